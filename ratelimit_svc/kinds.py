@@ -1,0 +1,124 @@
+"""The kinds of setting there are: what the text of each may be, and how it becomes a value.
+
+Numbers, switches and durations are written as Go writes them (`0x1f`, `T`, `1h30m`), because the reference implementation's
+are. Nothing here knows a setting by name; see `settings`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """One kind of setting."""
+
+    rule: str
+    """What its text must be; completes "must be …"."""
+    read: Callable[[str], T]
+    """Raises ValueError for text that breaks the rule."""
+    is_text: bool = False
+    """Empty text stands for the default."""
+
+
+def integer(least: int, most: int) -> Kind[int]:
+    return Kind(f"a whole number, {least} … {most}", _within(read_integer, least, most))
+
+
+def duration(least: str, most: str) -> Kind[int]:
+    """Read a duration as microseconds."""
+    rule = f'a duration with its unit, like "100ms", "1.5s" or "1h30m", {least} … {most}'
+    return Kind(rule, _within(read_duration, read_duration(least), read_duration(most)))
+
+
+def choice(*words: str) -> Kind[str]:
+    """Read one of these words, in any case; an empty word is not told to anyone, it is there for a default."""
+
+    def read(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError
+        return text.lower()
+
+    return Kind("one of " + ", ".join(filter(None, words)), read, is_text=True)
+
+
+def _within(read: Callable[[str], int], least: int, most: int) -> Callable[[str], int]:
+    def read_within(text: str) -> int:
+        if not least <= (number := read(text)) <= most:
+            raise ValueError
+        return number
+
+    return read_within
+
+
+# Go's integers: prefixes, a leading zero for octal, underscores between digits.
+_INTEGER = re.compile(r"0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO](_?[0-7])+|[1-9](_?[0-9])*|0(?P<octal>(_?[0-7])*)")
+_DURATION = re.compile(r"(?P<number>[0-9]+\.?[0-9]*|\.[0-9]+)(?P<unit>ns|us|µs|μs|ms|s|m|h)")
+_UNIT_US: Mapping[str, Fraction] = MappingProxyType(
+    {
+        "ns": Fraction(1, 1_000),
+        "us": Fraction(1),
+        "µs": Fraction(1),  # U+00B5, the micro sign
+        "μs": Fraction(1),  # U+03BC, the Greek letter
+        "ms": Fraction(1_000),
+        "s": Fraction(1_000_000),
+        "m": Fraction(60_000_000),
+        "h": Fraction(3_600_000_000),
+    }
+)
+_SWITCH: Mapping[str, bool] = MappingProxyType(
+    dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True)
+    | dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False)
+)
+
+
+def read_integer(text: str) -> int:
+    """Read an integer as Go's `strconv.ParseInt` in base 0 does.
+
+    Raises:
+        ValueError: it is none.
+    """
+    sign, digits = _sign(text)
+    if not (match := _INTEGER.fullmatch(digits)):
+        raise ValueError
+    return sign * int(f"0o{match['octal']}" if match["octal"] else digits, 0)
+
+
+def read_duration(text: str) -> int:
+    """Read a duration as Go's `time.ParseDuration` does, in whole microseconds; what is below one is cut off.
+
+    Raises:
+        ValueError: it is none; a plain number, but for 0, is none either.
+    """
+    sign, lengths = _sign(text)
+    if lengths == "0":
+        return 0
+    parts = list(_DURATION.finditer(lengths))
+    if not parts or "".join(part[0] for part in parts) != lengths:
+        raise ValueError
+    return sign * int(sum(Fraction(part["number"]) * _UNIT_US[part["unit"]] for part in parts))
+
+
+def read_switch(text: str) -> bool:
+    """Read a boolean as Go's `strconv.ParseBool` does.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if text not in _SWITCH:
+        raise ValueError
+    return _SWITCH[text]
+
+
+def _sign(text: str) -> tuple[int, str]:
+    return (-1 if text[:1] == "-" else 1), text[text[:1] in ("+", "-") :]
+
+
+TEXT = Kind("text", str, is_text=True)
+BOOLEAN = Kind("true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)", read_switch)
+PORT = integer(0, 65_535)

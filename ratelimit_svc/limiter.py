@@ -1,0 +1,330 @@
+"""The limiter: request bytes in, verdict bytes out. The file to read first.
+
+    submit ──▶ plan ──▶ line of waiting requests ──▶ store.take, a batch at a time ──▶ verdict ──▶ answer
+                                │                          │
+                                └── deadline passed ───────┴── store away ──▶ the rule's policy ──▶ answer
+
+Group commit: while a batch is with the store, whatever arrives forms the next one; at idle a request leaves at once, so
+there is no timer and no added latency. Requests with the same plan coalesce into one line, taken n at a time.
+
+Rules: every request is answered exactly once, in time; a take is never repeated; nothing here knows protobuf, Redis or
+HTTP. Metrics are counted here, once, when a verdict is given.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter_ns
+
+from ratelimit_svc import plans, verdicts
+from ratelimit_svc.deadlines import Deadlines
+from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailableError
+from ratelimit_svc.metrics import Metrics
+from ratelimit_svc.model import BAD_KEY, Code, Grant, Line, OnStoreFailure, Plan, Request, Role, Verdict
+from ratelimit_svc.rules.match import RuleSet
+from ratelimit_svc.store import MAX_CHARGES, MAX_LINES, Store
+from ratelimit_svc.store.memory import MemoryStore
+
+Answer = Callable[[bytes | RateLimitError], None]
+"""Called once with the verdict's bytes, or with the error that the caller is told."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What an operator may tell the limiter."""
+
+    store_timeout_s: float = 0.1
+    """The longest a request waits for the store."""
+    deadline_margin_s: float = 0.002
+    """Taken off a caller's own timeout: what the answer needs to get back to it."""
+    replicas: int = 1
+    """How many replicas share a limit while the store is away; each enforces ceil(limit / replicas)."""
+    queue_limit: int = 10_000
+    """How many requests may wait; beyond, the policy answers at once."""
+    plan_memory_bytes: int = 64 * 1024 * 1024
+    key_prefix: str = ""
+
+
+class Waiting:
+    """One request that waits for the store."""
+
+    __slots__ = ("admitted", "answer", "done", "line")
+
+    def __init__(self, line: "WaitingLine", answer: Answer) -> None:
+        self.line = line
+        self.answer = answer
+        self.done = False
+        """Answered, or cancelled: nobody waits any more."""
+        self.admitted = False
+        """Let pass by policy while the store had it: the first to be given a grant when that comes."""
+
+
+class WaitingLine:
+    """Requests with the same plan that will be taken together."""
+
+    __slots__ = ("plan", "requests")
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.requests: list[Waiting] = []
+
+
+class Limiter:
+    """Answers requests from one store under the rules in force.
+
+    Args:
+        store: where the windows are.
+        local: windows of this process, for its share of the limits while the store is away.
+        decode: bytes to Request; raises BadRequestError.
+        encode: Verdict to bytes.
+        metrics: counted as verdicts are given.
+        options: see Options.
+
+    Resource handling: belongs to the running event loop; `drain` waits for what was accepted, `close` forgets it.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        local: MemoryStore,
+        decode: Callable[[bytes], Request],
+        encode: Callable[[Verdict], bytes],
+        metrics: Metrics,
+        options: Options,
+    ) -> None:
+        self._store, self._local = store, local
+        self._decode, self._encode = decode, encode
+        self._metrics = metrics
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self._rules: RuleSet | None = None
+        self.plans = plans.PlanMemory(self._plan, most_bytes=options.plan_memory_bytes)
+        self._deadlines = Deadlines[Waiting](self._loop, self._expire)
+        self._queue: deque[WaitingLine] = deque()
+        self._joinable: dict[Plan, WaitingLine] = {}
+        """Lines of the queue that requests with the same plan may still join."""
+        self.waiting = 0
+        """Requests in the queue, not counting those that are with the store."""
+        self._commits: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Limiter: {self.waiting} waiting, {self.plans!r}>"
+
+    def use(self, rules: RuleSet) -> None:
+        """Put these rules in force. Windows keep their counts: keys do not name limits."""
+        self._rules = rules
+        self.plans.clear()
+
+    def submit(self, data: bytes, answer: Answer, *, timeout_s: float | None = None) -> Waiting | None:
+        """Answer a request: at once if no window is asked, else when the store has, or at the deadline by policy.
+
+        Args:
+            data: a serialized RateLimitRequest.
+            answer: called exactly once, unless the request is cancelled first; possibly before this returns.
+            timeout_s: what the caller grants, counted from now; None: the store timeout alone counts.
+
+        Returns:
+            A handle for `cancel`; None if the request is answered already.
+        """
+        self._metrics.requests += 1
+        try:
+            plan = self.plans.get(data)
+        except BadRequestError as error:
+            self._metrics.bad_requests += 1
+            answer(error)
+            return None
+        if not plan.charges:
+            answer(self._encode(verdicts.granted(plan, Grant(1, ()), 0)))
+            return None
+        if self.waiting >= self._options.queue_limit:
+            self._metrics.policy_decisions.shed += 1
+            self._answer_by_policy(
+                Waiting(WaitingLine(plan), answer), StoreUnavailableError("too many requests wait for the store")
+            )
+            return None
+        line = self._line(plan)
+        waiting = Waiting(line, answer)
+        line.requests.append(waiting)
+        self.waiting += 1
+        self._deadlines.add(waiting, self._loop.time() + self._patience_s(timeout_s))
+        if self._commits is None:
+            self._commits = self._loop.create_task(self._commit(), name="group commit")
+        return waiting
+
+    async def ask(self, data: bytes, *, timeout_s: float | None = None) -> bytes:
+        """Return the verdict's bytes: `submit` for callers that have a task of their own.
+
+        Raises:
+            RateLimitError: what the caller is told instead of a verdict.
+        """
+        answered: asyncio.Future[bytes | RateLimitError] = self._loop.create_future()
+
+        def answer(result: bytes | RateLimitError) -> None:
+            if not answered.done():  # cancelled in this very turn of the loop
+                answered.set_result(result)
+
+        waiting = self.submit(data, answer, timeout_s=timeout_s)
+        try:
+            result = await answered
+        except asyncio.CancelledError:
+            if waiting is not None:
+                self.cancel(waiting)
+            raise
+        if isinstance(result, RateLimitError):
+            raise result
+        return result
+
+    def cancel(self, waiting: Waiting) -> None:
+        """Forget a request whose caller has gone. Not counted if the store does not have it yet."""
+        waiting.done = True
+
+    async def drain(self) -> None:
+        """Wait until everything accepted is answered."""
+        while self._commits is not None:
+            await asyncio.shield(self._commits)
+
+    def close(self) -> None:
+        """Forget what is left."""
+        self._deadlines.close()
+        if self._commits is not None:
+            self._commits.cancel()
+
+    def _plan(self, data: bytes) -> Plan:
+        self._metrics.plan_memory_misses += 1
+        return plans.plan(self._decode(data), self._rules, prefix=self._options.key_prefix)
+
+    def _patience_s(self, timeout_s: float | None) -> float:
+        """Return how long a request may wait: below the caller's own timeout, however short that is."""
+        longest = self._options.store_timeout_s
+        if timeout_s is None:
+            return longest
+        return min(longest, max(timeout_s - self._options.deadline_margin_s, timeout_s / 2))
+
+    # ── group commit ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _line(self, plan: Plan) -> WaitingLine:
+        """Return the line that a request with this plan waits in: with its like where that is exact, else its own."""
+        line = self._joinable.get(plan)
+        if line is None:
+            line = WaitingLine(plan)
+            self._queue.append(line)
+            if plan.coalesces:
+                self._joinable[plan] = line
+        return line
+
+    async def _commit(self) -> None:
+        """Take batch after batch until nobody waits."""
+        try:
+            while self._queue:
+                batch = self._next_batch()
+                if batch:
+                    await self._take(batch)
+        finally:
+            self._commits = None
+
+    def _next_batch(self) -> list[WaitingLine]:
+        """Return the lines that go next, without the requests that nobody waits for any more."""
+        batch: list[WaitingLine] = []
+        charges = 0
+        while self._queue and len(batch) < MAX_LINES:
+            line = self._queue[0]
+            charges += len(line.plan.charges)
+            if charges > MAX_CHARGES:
+                break
+            self._queue.popleft()
+            self._joinable.pop(line.plan, None)
+            self.waiting -= len(line.requests)
+            line.requests = [waiting for waiting in line.requests if not waiting.done]
+            if line.requests:
+                batch.append(line)
+        return batch
+
+    async def _take(self, batch: Sequence[WaitingLine]) -> None:
+        """Take one batch and answer its requests."""
+        self._metrics.batches += 1
+        self._metrics.lines += len(batch)
+        started = perf_counter_ns()
+        try:
+            grants = await self._store.take([Line(line.plan.charges, len(line.requests)) for line in batch])
+        except StoreUnavailableError as error:
+            for line in batch:
+                self._metrics.store_failures.unavailable += self._fail(line, error)
+            return
+        self._metrics.store_latency.observe((perf_counter_ns() - started) // 1000)
+        for line, grant in zip(batch, grants, strict=True):
+            if grant.granted == BAD_KEY:
+                foreign = StoreUnavailableError("a window's key holds something that is not ours")
+                self._metrics.store_failures.bad_key += self._fail(line, foreign)
+            else:
+                self._settle(line, grant)
+
+    def _settle(self, line: WaitingLine, grant: Grant) -> None:
+        """Answer a line's requests. Grants go first to those that the policy has already let pass."""
+        plan = line.plan
+        later = grant.granted
+        refusal: bytes | None = None
+        for waiting in sorted(line.requests, key=lambda waiting: (not waiting.admitted, waiting.done)):
+            later -= 1
+            if waiting.done:
+                continue
+            waiting.done = True
+            if later >= 0:
+                self._count_granted(plan, grant)
+                waiting.answer(self._encode(verdicts.granted(plan, grant, later)))
+            else:
+                self._count_denied(plan, grant)
+                refusal = refusal or self._encode(verdicts.denied(plan, grant))
+                waiting.answer(refusal)
+
+    def _count_granted(self, plan: Plan, grant: Grant) -> None:
+        for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
+            counts = self._metrics.rule(charge.rule.id)
+            if charge.role is Role.SHADOW and outcome.fits_in_us > 0:
+                counts.requests.would_deny += 1
+                counts.hits.would_deny += charge.hits
+            else:
+                counts.requests.allowed += 1
+                counts.hits.allowed += charge.hits
+
+    def _count_denied(self, plan: Plan, grant: Grant) -> None:
+        """Count a denial on the rules that denied it; on the others nothing happened."""
+        for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
+            if charge.role is Role.GATE and outcome.fits_in_us > 0:
+                counts = self._metrics.rule(charge.rule.id)
+                counts.requests.denied += 1
+                counts.hits.denied += charge.hits
+
+    # ── without the store ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _expire(self, waiting: Waiting) -> None:
+        """Answer a request whose time is up. What the store may yet grant it is handed out by `_settle`."""
+        self._metrics.store_failures.timeout += 1
+        self._answer_by_policy(waiting, StoreUnavailableError("the store did not answer in time"))
+
+    def _fail(self, line: WaitingLine, error: StoreUnavailableError) -> int:
+        """Answer a line that the store did not take; return how many still waited."""
+        left = [waiting for waiting in line.requests if not waiting.done]
+        for waiting in left:
+            self._answer_by_policy(waiting, error)
+        return len(left)
+
+    def _answer_by_policy(self, waiting: Waiting, error: StoreUnavailableError) -> None:
+        """Answer as the rules say for when the store does not: the strongest policy among the request's gates."""
+        waiting.done = True
+        plan = waiting.line.plan
+        policy = plan.on_store_failure
+        self._metrics.policy_decisions.count(policy)
+        if policy is OnStoreFailure.ERROR:
+            waiting.answer(error)
+            return
+        verdict = self._by_local_share(plan) if policy is OnStoreFailure.LOCAL else verdicts.by_policy(plan, policy)
+        waiting.admitted = verdict.code is Code.OK
+        waiting.answer(self._encode(verdict))
+
+    def _by_local_share(self, plan: Plan) -> Verdict:
+        """Return the verdict of this replica's share of the limits, counted in its own memory."""
+        shared = plans.local_share(plan, self._options.replicas)
+        (grant,) = self._local.take_now([Line(shared.charges, 1)])
+        return verdicts.granted(shared, grant, 0) if grant.granted else verdicts.denied(shared, grant)

@@ -1,0 +1,31 @@
+"""Where windows are kept: `redis`, shared by all replicas, or `memory`, this process's own.
+
+The contract of a store:
+
+`take(lines)` charges a batch, atomically and on the store's own clock, and returns one grant per line in order. It
+either happened whole or raises `StoreUnavailableError`; then it may have happened or not, and is never tried again by
+the store. One batch holds at most MAX_LINES lines and MAX_CHARGES charges.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ratelimit_svc.model import Grant, Line
+
+MAX_LINES = 128
+"""Lines in one batch. 128 hold Redis for 0.75 ms (measured); 20 000 would block it for 148 ms."""
+
+MAX_CHARGES = 512
+"""Charges in one batch, and so in one request."""
+
+
+class Store(Protocol):
+    """Keeps windows. See the module's text for the contract."""
+
+    async def take(self, lines: Sequence[Line]) -> list[Grant]:
+        """Charge a batch.
+
+        Raises:
+            StoreUnavailableError: the batch was not taken, or it is not known whether it was.
+        """
+        ...

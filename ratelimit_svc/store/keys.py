@@ -1,0 +1,52 @@
+"""The key of a window. Nothing else knows its layout.
+
+    {acme}shop/tenant=acme/path=%2Fapi:s60000000        a tenant's windows share one Cluster slot
+    {shop/tenant=acme/path=%2Fapi}:s60000000            without a tenant, keys spread over the cluster
+
+`{tag}`, domain, path with the request's values, `:`, the algorithm's letter, W in µs; before it all the configured
+prefix. Neither the limit nor the slices: changing them keeps the counts.
+
+Names and values are percent-encoded, so nothing a caller sends can hold a brace or a separator, and two different paths
+never make one key. What is long is replaced by its hash, so no key exceeds MAX_KEY bytes after the prefix.
+"""
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from urllib.parse import quote
+
+from ratelimit_svc.model import Algorithm, Entry
+
+MAX_PART = 128
+"""Bytes of one tag or path; longer ones are hashed."""
+
+MAX_KEY = 2 * MAX_PART + 32
+
+
+def key(
+    prefix: str, domain: str, entries: Iterable[Entry], *, tenant: str | None, algorithm: Algorithm, window_us: int
+) -> bytes:
+    """Return the key of the window that these entries of this domain are counted in.
+
+    Args:
+        prefix: put before the key as it is (CACHE_KEY_PREFIX).
+        domain: the rule's domain.
+        entries: the descriptor's entries, with the request's own values.
+        tenant: the tenant's name, or None where the domain has no tenant.
+        algorithm: its letter is in the key, so another algorithm is another window.
+        window_us: W, so another period is another window.
+    """
+    path = _bounded("/".join([_escaped(domain), *(f"{_escaped(name)}={_escaped(value)}" for name, value in entries)]))
+    tagged = f"{{{path}}}" if tenant is None else f"{{{_bounded(_escaped(tenant))}}}{path}"
+    return f"{prefix}{tagged}:{algorithm.value}{window_us}".encode()
+
+
+def _escaped(text: str) -> str:
+    """Return the text with everything percent-encoded but letters, digits and `_.-~`."""
+    return quote(text, safe="")
+
+
+def _bounded(text: str) -> str:
+    """Return the (escaped) text, or `#` and its hash if it is long. `#` itself is always escaped, so neither is forged."""
+    if len(text) <= MAX_PART:
+        return text
+    return "#" + blake2b(text.encode(), digest_size=16).hexdigest()

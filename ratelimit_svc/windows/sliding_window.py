@@ -1,0 +1,118 @@
+"""The sliding window: in no interval of length W are more than L hits admitted. Twin of `sliding_window.lua`.
+
+A window is cut in slices of `width = ceil(W / slices)` µs, numbered from the epoch. A hit counts from its moment until
+`slices` whole slices have passed since its own slice ended, so it counts for at least W and at most W + width: the
+partly elapsed oldest slice counts whole. That is what makes the promise true, and its price is that capacity comes
+back at most one width late.
+
+The running total makes a take O(1): each slice is added once and subtracted once.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(slots=True)
+class SlidingWindow:
+    """One key's hits. `total = here + sum(older)` always holds."""
+
+    width: int
+    """Length of a slice in µs. Kept with the counts, because `slices` may be configured anew under them."""
+    head: int
+    """Number of the newest slice: floor(time / width) when the head last moved."""
+    total: int
+    here: int
+    """Hits in the head slice."""
+    older: list[tuple[int, int]]
+    """(slice, hits), oldest first; only slices that hold something, at most `slices` of them."""
+    window: int
+    """W in µs."""
+    slices: int
+    must_save: bool = False
+    """True if the window has to be stored even if nothing is charged."""
+    asked: int = 0
+    """Scratch of `batch`: hits that earlier charges of the same request ask of this window."""
+
+    @classmethod
+    def open(cls, stored: Self | None, now: int, window: int, slices: int) -> Self:
+        """Return the window as it stands at `now` (µs). `stored` itself is changed by nothing but `add`.
+
+        A head ahead of the clock by at most W stays: after a failover to a slower clock the window is only stricter.
+        Further ahead, the clock that wrote it was wrong, and all its hits are taken to be of now.
+        """
+        width = -(-window // slices)
+        if stored is None:
+            return cls(width, now // width, 0, 0, [], window, slices)
+        ahead = stored.head * stored.width - now
+        if ahead > window:
+            return cls(width, now // width, stored.total, stored.total, [], window, slices, must_save=True)
+        present = max(now, now + ahead) // width
+        if stored.width == width:
+            if stored.head == present:
+                return stored
+            counts = [*stored.older, (stored.head, stored.here)]
+        else:
+            counts = _cut_anew(stored, width, present)
+        return cls._of(counts, width, present, window, slices)
+
+    @classmethod
+    def _of(cls, counts: list[tuple[int, int]], width: int, present: int, window: int, slices: int) -> Self:
+        """Return the window that holds those of `counts` that have not left it."""
+        total, here, older = 0, 0, []
+        for number, hits in counts:
+            if number >= present - slices and hits > 0:
+                total += hits
+                if number == present:
+                    here = hits
+                else:
+                    older.append((number, hits))
+        return cls(width, present, total, here, older, window, slices)
+
+    def room(self, limit: int) -> int:
+        """Return how many more hits fit; negative when the limit was lowered below what is there."""
+        return limit - self.total
+
+    def add(self, hits: int) -> None:
+        """Count `hits` now."""
+        self.total += hits
+        self.here += hits
+
+    def until_empty(self, now: int) -> int:
+        """Return the time (µs) until nothing counts any more."""
+        if self.here == 0 and not self.older:
+            return 0
+        newest = self.head if self.here > 0 else self.older[-1][0]
+        return self._leaves(newest) - now
+
+    def until_fits(self, now: int, limit: int, hits: int) -> int:
+        """Return the time (µs) until `hits` more fit, if nothing else comes: 0 if they fit now, W if they never do."""
+        if hits > limit:
+            return self.window
+        excess = self.total + hits - limit
+        if excess <= 0:
+            return 0
+        for number, count in self.older:
+            excess -= count
+            if excess <= 0:
+                return self._leaves(number) - now
+        return self._leaves(self.head) - now
+
+    def expires(self) -> int:
+        """Return when (µs) the window may be forgotten: nothing counts any more by then."""
+        return self.head * self.width + 2 * self.window
+
+    def _leaves(self, number: int) -> int:
+        """Return when (µs) the hits of a slice cease to count."""
+        return (number + self.slices + 1) * self.width
+
+
+def _cut_anew(stored: SlidingWindow, width: int, present: int) -> list[tuple[int, int]]:
+    """Return the counts in slices of another width: each goes whole into the one that holds its last microsecond.
+
+    So no hit leaves earlier than it would have, and the promise holds through the change.
+    """
+    counts: dict[int, int] = {}
+    for number, hits in [*stored.older, (stored.head, stored.here)]:
+        cut = min(((number + 1) * stored.width - 1) // width, present)
+        counts[cut] = counts.get(cut, 0) + hits
+    return list(counts.items())

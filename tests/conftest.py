@@ -1,0 +1,69 @@
+"""Real stores for all tests: one Valkey and one Redis 6.2 a session, from their wheels."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from redis import Redis
+
+from ratelimit_svc.demo.parts import RedisServer, redis, valkey
+from ratelimit_svc.store import Store
+from ratelimit_svc.store.memory import MemoryStore
+from ratelimit_svc.store.redis import RedisStore
+from tests.histories import START
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def valkey_server(tmp_path_factory) -> AsyncIterator[RedisServer]:
+    """A Valkey that the whole session shares."""
+    async with valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def redis_server(tmp_path_factory) -> AsyncIterator[RedisServer]:
+    """A Redis 6.2, the oldest that is supported, that the whole session shares."""
+    async with redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def server(request) -> RedisServer:
+    """Each of the two servers in turn."""
+    found: RedisServer = request.getfixturevalue(f"{request.param}_server")
+    return found
+
+
+class Clock:
+    """A time in µs that tests move by hand."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock for one test."""
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "redis", "valkey"])
+def shared_server(request) -> RedisServer | None:
+    """The server of each store in turn; None for memory."""
+    return None if request.param == "memory" else request.getfixturevalue(f"{request.param}_server")
+
+
+@pytest.fixture
+async def store(shared_server: RedisServer | None, clock: Clock) -> AsyncIterator[Store]:
+    """Each store in turn, empty, on the test's clock."""
+    if shared_server is None:
+        yield MemoryStore(clock)
+        return
+    with Redis(host="127.0.0.1", port=shared_server.port) as client:
+        client.flushall()
+    # the test's machine may stall for longer than a mesh would wait
+    async with RedisStore(shared_server.url, clock=clock, timeout_s=5) as opened:
+        yield opened

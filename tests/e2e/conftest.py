@@ -1,0 +1,81 @@
+"""The whole picture for a test module: a real Envoy with a shipped EnvoyFilter, two replicas, one Valkey."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from ratelimit_svc.demo import envoy, shipped
+from ratelimit_svc.demo.istio import Proxy
+from ratelimit_svc.demo.stage import Scene, stage
+from ratelimit_svc.demo.traffic import Answer, call
+
+GATEWAY_RULES = """
+domain: shop
+tenant: tenant
+descriptors:
+  - {key: tenant, value: one-by-one, rate_limit: {unit: minute, requests_per_unit: 10}}
+  - {key: tenant, value: at-once, rate_limit: {unit: minute, requests_per_unit: 10}}
+  - {key: tenant, value: fast, rate_limit: {unit: second, requests_per_unit: 5}}
+  - {key: tenant, value: named, rate_limit: {unit: hour, requests_per_unit: 7, name: for-people}}
+  - {key: tenant, value: none, rate_limit: {unit: minute, requests_per_unit: 0}}
+  - {key: tenant, value: free, rate_limit: {unlimited: true}}
+  - {key: tenant, value: watched, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 2}}
+  - {key: tenant, value: growing, rate_limit: {unit: minute, requests_per_unit: 3}}
+  - {key: tenant, value: unlucky, rate_limit: {unit: minute, requests_per_unit: 8}}
+  - {key: tenant, value: afterwards, rate_limit: {unit: minute, requests_per_unit: 6}}
+"""
+SIDECAR_RULES = """
+domain: shop
+tenant: tenant
+descriptors:
+  - key: route
+    value: checkout
+    rate_limit: {unit: minute, requests_per_unit: 4}
+    descriptors:
+      - {key: tenant, rate_limit: {unit: minute, requests_per_unit: 3}}
+"""
+
+
+class Client:
+    """Sends requests through the scene's Envoy."""
+
+    def __init__(self, scene: Scene, session: aiohttp.ClientSession) -> None:
+        self.scene = scene
+        self._session = session
+
+    async def call(self, tenant: str = "", path: str = "/", method: str = "GET") -> Answer:
+        """One request, of a tenant or of nobody."""
+        headers = {"x-tenant": tenant} if tenant else {}
+        return await call(self._session, self.scene.envoy.url + path, headers, method=method)
+
+    async def statuses(self, count: int, *args: str, **options: str) -> list[int]:
+        """The statuses of so many requests, one after the other."""
+        return [(await self.call(*args, **options)).status for _ in range(count)]
+
+
+async def _client(folder: Path, rules: str, kind: str, proxy: Proxy) -> AsyncIterator[Client]:
+    file = folder / "rules.yaml"
+    file.write_text(rules)
+    envoy_filter = shipped(f"istio/envoyfilter-{kind}.yaml").read_text()
+    async with (
+        stage(folder, rules=file, envoy_filter=envoy_filter, proxy=proxy) as scene,
+        aiohttp.ClientSession() as session,
+    ):
+        yield Client(scene, session)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    """Callers of an ingress gateway that runs the shipped EnvoyFilter."""
+    async for client in _client(tmp_path_factory.mktemp("gateway"), GATEWAY_RULES, "gateway", envoy.GATEWAY):
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def sidecar(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    """Callers of an application whose sidecar runs the shipped EnvoyFilter."""
+    async for client in _client(tmp_path_factory.mktemp("sidecar"), SIDECAR_RULES, "sidecar", envoy.SIDECAR):
+        yield client

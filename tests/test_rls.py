@@ -1,0 +1,400 @@
+"""The wire: our messages against an independent codec, `decode` and `encode` against the model, and whatever else may come."""
+
+import json
+import warnings
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from google.protobuf.json_format import ParseDict
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ratelimit_svc.errors import BadRequestError, RateLimitError, RulesError, StoreUnavailableError, UndecodableError
+from ratelimit_svc.model import (
+    MAX_HITS,
+    UNLIMITED_REMAINING,
+    Code,
+    Descriptor,
+    Entry,
+    Limit,
+    Request,
+    Status,
+    Unit,
+    Verdict,
+)
+from ratelimit_svc.pb.envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescriptor
+from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit_svc.wire import rls
+
+with warnings.catch_warnings():  # it declares its oneofs in a way that the installed pydantic calls old
+    warnings.filterwarnings("ignore", message="Using `@model_validator`", category=DeprecationWarning)
+    from envoy_data_plane.envoy.config.core.v3 import HeaderValue
+    from envoy_data_plane.envoy.extensions.common.ratelimit import v3 as theirs_common
+    from envoy_data_plane.envoy.service.ratelimit import v3 as theirs
+    from envoy_data_plane.envoy.type.v3 import RateLimitUnit
+    from envoy_data_plane.google.protobuf import ListValue, NullValue, Struct, Value
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Messages of the independent codec, with every field it has
+
+uint32 = st.integers(0, 2**32 - 1)
+uint64 = st.integers(0, 2**64 - 1)
+texts = st.text(max_size=12)
+moments = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds are naive
+spans = st.timedeltas(timedelta(0), timedelta(days=366))
+
+entries = st.builds(theirs_common.RateLimitDescriptorEntry, key=texts, value=texts)
+overrides = st.builds(
+    theirs_common.RateLimitDescriptorRateLimitOverride, requests_per_unit=uint32, unit=st.sampled_from(RateLimitUnit)
+)
+descriptors = st.builds(
+    theirs_common.RateLimitDescriptor,
+    entries=st.lists(entries, max_size=3),
+    limit=st.none() | overrides,
+    hits_addend=st.none() | uint64,
+    is_negative_hits=st.booleans(),
+)
+requests = st.builds(
+    theirs.RateLimitRequest, domain=texts, descriptors=st.lists(descriptors, max_size=3), hits_addend=uint32
+)
+quotas = st.builds(theirs.RateLimitResponseQuota, requests=uint32, valid_until=st.none() | moments, id=texts)
+limits = st.builds(
+    theirs.RateLimitResponseRateLimit,
+    name=texts,
+    requests_per_unit=uint32,
+    unit=st.sampled_from(theirs.RateLimitResponseRateLimitUnit),
+)
+statuses = st.builds(
+    theirs.RateLimitResponseDescriptorStatus,
+    code=st.sampled_from(theirs.RateLimitResponseCode),
+    current_limit=st.none() | limits,
+    limit_remaining=uint32,
+    duration_until_reset=st.none() | spans,
+    quota=st.none() | quotas,
+)
+headers = st.builds(HeaderValue, key=texts, value=texts, raw_value=st.binary(max_size=8))
+values: st.SearchStrategy[Value] = st.recursive(
+    st.builds(Value, string_value=texts)
+    | st.builds(Value, number_value=st.floats(allow_nan=False, allow_infinity=False))
+    | st.builds(Value, bool_value=st.booleans())
+    | st.just(Value(null_value=NullValue.NULL_VALUE)),
+    lambda inner: (
+        st.builds(Value, list_value=st.builds(ListValue, values=st.lists(inner, max_size=2)))
+        | st.builds(Value, struct_value=st.builds(Struct, fields=st.dictionaries(texts, inner, max_size=2)))
+    ),
+    max_leaves=4,
+)
+responses = st.builds(
+    theirs.RateLimitResponse,
+    overall_code=st.sampled_from(theirs.RateLimitResponseCode),
+    statuses=st.lists(statuses, max_size=3),
+    response_headers_to_add=st.lists(headers, max_size=2),
+    request_headers_to_add=st.lists(headers, max_size=2),
+    raw_body=st.binary(max_size=16),
+    dynamic_metadata=st.none() | st.builds(Struct, fields=st.dictionaries(texts, values, max_size=2)),
+    quota=st.none() | quotas,
+)
+
+
+@given(requests)
+def test_request_agrees_with_an_independent_codec(message: theirs.RateLimitRequest) -> None:
+    """A request means the same to both codecs, by number and by name, whichever of them wrote it."""
+    by_number = RateLimitRequest.FromString(bytes(message))
+    by_name = ParseDict(message.to_dict(), RateLimitRequest())
+    assert by_number == by_name
+    assert theirs.RateLimitRequest.parse(by_name.SerializeToString()) == message
+
+
+@given(responses)
+def test_response_agrees_with_an_independent_codec(message: theirs.RateLimitResponse) -> None:
+    """A response means the same to both codecs, by number and by name, whichever of them wrote it."""
+    by_number = RateLimitResponse.FromString(bytes(message))
+    by_name = ParseDict(message.to_dict(), RateLimitResponse())
+    assert by_number == by_name
+    assert theirs.RateLimitResponse.parse(by_name.SerializeToString()) == message
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What the independent codec lacks, as bytes written by hand: tag = number << 3 | wire type, 2 for a message, 0 for a number
+
+
+def test_unit_multiplier_of_an_override() -> None:
+    """`RateLimitOverride.unit_multiplier` is field 3, a wrapped number."""
+    message = RateLimitDescriptor.FromString(b"\x12\x08" + b"\x08\x05" + b"\x10\x01" + b"\x1a\x02\x08\x1e")
+    assert (message.limit.requests_per_unit, message.limit.unit, message.limit.unit_multiplier.value) == (5, 1, 30)
+
+
+def test_unit_multiplier_of_a_status() -> None:
+    """`RateLimit.unit_multiplier` is field 4, a wrapped number."""
+    message = RateLimitResponse.RateLimit.FromString(b"\x08\x05" + b"\x10\x01" + b"\x22\x02\x08\x1e")
+    assert (message.requests_per_unit, message.unit, message.unit_multiplier.value) == (5, 1, 30)
+
+
+def test_override_of_a_week() -> None:
+    """A unit without a constant arrives as its number."""
+    assert RateLimitDescriptor.FromString(b"\x12\x02\x10\x07").limit.unit == 7
+
+
+NEWER = b"\xa2\x06\x02hi" + b"\xa8\x06\x07"
+"""Field 100 as text and field 101 as a number: an Envoy newer than our contracts."""
+
+
+def test_newer_fields_are_skipped() -> None:
+    """What we do not know, at any depth, does not change what we do know."""
+    entry = b"\x0a\x01k\x12\x01v" + NEWER
+    descriptor = b"\x0a" + bytes([len(entry)]) + entry + NEWER
+    data = NEWER + b"\x0a\x01d" + b"\x12" + bytes([len(descriptor)]) + descriptor + NEWER
+    assert rls.decode(data) == Request("d", (Descriptor((Entry("k", "v"),)),))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# decode
+
+
+def request(*, domain: str = "d", hits: int = 0, descriptor_hits: int | None = None) -> bytes:
+    """Serialize a request of one descriptor, by the independent codec."""
+    entry = theirs_common.RateLimitDescriptorEntry(key="k", value="v")
+    descriptor = theirs_common.RateLimitDescriptor(entries=[entry], hits_addend=descriptor_hits)
+    return bytes(theirs.RateLimitRequest(domain=domain, descriptors=[descriptor], hits_addend=hits))
+
+
+@given(requests.filter(lambda message: bool(message.domain and message.descriptors)))
+def test_decode_reads_every_field(message: theirs.RateLimitRequest) -> None:
+    """Each field of a request arrives where the model has it; hits are cut to what no limit admits."""
+    assert rls.decode(bytes(message)) == Request(
+        message.domain,
+        tuple(
+            Descriptor(
+                entries=tuple(Entry(entry.key, entry.value) for entry in each.entries),
+                hits=None if each.hits_addend is None else min(each.hits_addend, MAX_HITS),
+                refund=each.is_negative_hits,
+            )
+            for each in message.descriptors
+        ),
+        message.hits_addend,
+    )
+
+
+MANY = [MAX_HITS, MAX_HITS + 1, 2**63, 2**64 - 1]
+
+
+@pytest.mark.parametrize(("sent", "read"), [(None, None), (0, 0), (1, 1), *((many, MAX_HITS) for many in MANY)])
+def test_hits_of_a_descriptor(sent: int | None, read: int | None) -> None:
+    """Absent and 0 are told apart, and nothing overflows: 2^63 hits are many, not negative."""
+    assert rls.decode(request(descriptor_hits=sent)).descriptors[0].hits == read
+
+
+@pytest.mark.parametrize("hits", [0, 1, 2**32 - 1])
+def test_hits_of_a_request(hits: int) -> None:
+    """The request's own hits arrive as they are."""
+    assert rls.decode(request(hits=hits)).hits == hits
+
+
+def test_empty_domain() -> None:
+    """A request without a domain is refused in the reference implementation's words."""
+    with pytest.raises(BadRequestError, match=r"^rate limit domain must not be empty$"):
+        rls.decode(request(domain=""))
+
+
+def test_no_descriptors() -> None:
+    """A request without descriptors is refused in the reference implementation's words."""
+    with pytest.raises(BadRequestError, match=r"^rate limit descriptor list must not be empty$"):
+        rls.decode(bytes(theirs.RateLimitRequest(domain="d")))
+
+
+def test_descriptor_without_entries() -> None:
+    """A descriptor may have no entries: it then matches nothing."""
+    message = theirs.RateLimitRequest(domain="d", descriptors=[theirs_common.RateLimitDescriptor()])
+    assert rls.decode(bytes(message)) == Request("d", (Descriptor(()),))
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"\x0a\x05d", b"\x0a\x01\xff", b"\x12\x02\x0a\x09", b"GET / HTTP/1.1"])
+def test_undecodable(data: bytes) -> None:
+    """Bytes that are no request, broken UTF-8 among them, are told so as grpc-go would."""
+    with pytest.raises(UndecodableError, match=r"^grpc: error unmarshalling request: "):
+        rls.decode(data)
+
+
+def decode_or_refuse(data: bytes) -> None:
+    """Pass if the caller would get an answer or a refusal; any other error comes out."""
+    with suppress(BadRequestError):
+        assert rls.decode(data).domain
+
+
+@given(st.binary(max_size=64))
+@example(b"")
+@example(b"\x0b" * 1000)  # groups in groups: deeper than the runtime follows
+def test_random_bytes_never_crash(data: bytes) -> None:
+    """Whatever arrives is a request or a refusal."""
+    decode_or_refuse(data)
+
+
+@given(requests, st.integers(0, 200), st.integers(0, 200), st.binary(max_size=4))
+def test_broken_requests_never_crash(message: theirs.RateLimitRequest, start: int, end: int, patch: bytes) -> None:
+    """A request with some bytes replaced is a request or a refusal."""
+    data = bytes(message)
+    decode_or_refuse(data[:start] + patch + data[end:])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# encode
+
+
+def parsed(verdict: Verdict) -> theirs.RateLimitResponse:
+    """Encode by us, read by the independent codec."""
+    return theirs.RateLimitResponse.parse(rls.encode(verdict))
+
+
+def test_status_of_a_limit() -> None:
+    """A limited descriptor is told its limit, what remains and when the window is empty."""
+    limit = Limit(100, Unit.MINUTE, name="per tenant")
+    (status,) = parsed(Verdict(Code.OK, (Status(Code.OK, limit, 42, 7),))).statuses
+    assert status == theirs.RateLimitResponseDescriptorStatus(
+        code=theirs.RateLimitResponseCode.OK,
+        current_limit=theirs.RateLimitResponseRateLimit(
+            requests_per_unit=100, unit=theirs.RateLimitResponseRateLimitUnit.MINUTE, name="per tenant"
+        ),
+        limit_remaining=42,
+        duration_until_reset=timedelta(seconds=7),
+    )
+
+
+def test_status_without_a_rule() -> None:
+    """A descriptor that no rule matches is told its code, and nothing else: on the wire 2 bytes."""
+    assert rls.encode(Verdict(Code.OK, (Status(Code.OK),))) == b"\x08\x01" + b"\x12\x02\x08\x01"
+
+
+def test_status_of_an_unlimited_rule() -> None:
+    """Without a limit, everything remains and no limit is told."""
+    (status,) = parsed(Verdict(Code.OK, (Status(Code.OK, remaining=UNLIMITED_REMAINING),))).statuses
+    assert (status.current_limit, status.limit_remaining) == (None, 4294967295)
+    assert status.duration_until_reset is None
+
+
+def test_reset_of_zero_is_told() -> None:
+    """A window that is empty now says 0 seconds; that is not the same as saying nothing."""
+    (status,) = parsed(Verdict(Code.OK, (Status(Code.OK, Limit(1, Unit.SECOND), 1, 0),))).statuses
+    assert status.duration_until_reset == timedelta(0)
+
+
+@pytest.mark.parametrize("unit", Unit)
+def test_units_have_envoys_numbers(unit: Unit) -> None:
+    """Each unit of the model is the unit of that name on the wire."""
+    (status,) = parsed(Verdict(Code.OK, (Status(Code.OK, Limit(1, unit)),))).statuses
+    assert status.current_limit is not None
+    assert status.current_limit.unit.name == unit.name
+
+
+def test_denial() -> None:
+    """A denial keeps one status per descriptor, in their order."""
+    limit = Limit(2**32 - 1, Unit.YEAR)
+    verdict = Verdict(Code.OVER_LIMIT, (Status(Code.OK, limit, 1, 1), Status(Code.OVER_LIMIT, limit, 0, 31_536_000)))
+    response = parsed(verdict)
+    assert response.overall_code is theirs.RateLimitResponseCode.OVER_LIMIT
+    assert [status.code.name for status in response.statuses] == ["OK", "OVER_LIMIT"]
+    assert response.statuses[1].duration_until_reset == timedelta(days=365)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# JSON
+
+
+@pytest.mark.parametrize("hits", ["hits_addend", "hitsAddend"])
+def test_json_request_in_either_spelling(hits: str) -> None:
+    """Names may be spelled as in the contract or as protobuf's JSON spells them."""
+    entries = [{"key": "k", "value": "v"}]
+    text = json.dumps({"domain": "d", hits: 3, "descriptors": [{"entries": entries, hits: "5"}]})
+    assert rls.decode(rls.request_from_json(text.encode())) == Request("d", (Descriptor((Entry("k", "v"),), 5),), 3)
+
+
+@given(requests)
+def test_json_request_agrees_with_an_independent_codec(message: theirs.RateLimitRequest) -> None:
+    """A request in the other codec's JSON becomes that codec's bytes."""
+    assert theirs.RateLimitRequest.parse(rls.request_from_json(message.to_json().encode())) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"", "JSON object is expected"),
+        (b"[]", "JSON object is expected"),
+        (b'""', "JSON object is expected"),
+        (b"null", "JSON object is expected"),
+        (b"{", "Failed to load JSON"),
+        (b'{"domain": "\xff"}', "can't decode byte 0xff"),
+        (b'{"domian": "d"}', 'no field named "domian"'),
+        (b'{"domain": "a", "domain": "b"}', "duplicate key domain"),
+        (b'{"hitsAddend": -1}', "out of range"),
+        (b'{"hitsAddend": 1e400}', "parse integer"),
+        (b'{"descriptors": [{"limit": {"unit": "FORTNIGHT"}}]}', "Invalid enum value FORTNIGHT"),
+        (b'{"a":' * 10_000, "Failed to load JSON"),  # deeper than the parser follows
+    ],
+)
+def test_json_request_refused(text: bytes, reason: str) -> None:
+    """What is not a request in JSON is refused on one line that says why."""
+    with pytest.raises(BadRequestError, match=reason) as refused:
+        rls.request_from_json(text)
+    assert "\n" not in str(refused.value)
+
+
+json_values: st.SearchStrategy[object] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["domain", "descriptors", "entries", "limit", "unit", "key", "hitsAddend"]), inner
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(json_values.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=32))
+def test_random_json_never_crashes(text: bytes) -> None:
+    """Whatever is posted is a request or a refusal."""
+    with suppress(BadRequestError):
+        decode_or_refuse(rls.request_from_json(text))
+
+
+def test_json_response() -> None:
+    """A response in JSON reads as the reference implementation's: names in camel case, enums by name, seconds with an s."""
+    verdict = Verdict(Code.OVER_LIMIT, (Status(Code.OVER_LIMIT, Limit(3, Unit.MINUTE), 0, 58), Status(Code.OK)))
+    code, text = rls.response_to_json(rls.encode(verdict))
+    assert code is Code.OVER_LIMIT
+    assert "\n" not in text
+    assert json.loads(text) == {
+        "overallCode": "OVER_LIMIT",
+        "statuses": [
+            {
+                "code": "OVER_LIMIT",
+                "currentLimit": {"requestsPerUnit": 3, "unit": "MINUTE"},
+                "durationUntilReset": "58s",
+            },
+            {"code": "OK"},
+        ],
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UndecodableError("broken"), (13, "broken")),
+        (BadRequestError("no domain"), (2, "no domain")),
+        (StoreUnavailableError("no answer"), (14, "no answer")),
+        (RulesError([]), (2, "")),
+        (RateLimitError("other"), (2, "other")),
+    ],
+)
+def test_errors_have_a_grpc_status(error: RateLimitError, status: tuple[int, str]) -> None:
+    """Each error is told with its gRPC status and its own text."""
+    assert rls.status_of(error) == status
+
+
+def test_service_has_its_name() -> None:
+    """Engines take the method's path from here: it is Envoy's."""
+    assert f"/{rls.SERVICE}/{rls.METHOD}" == "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"

@@ -1,0 +1,353 @@
+"""Settings: every one documented, read as the reference implementation reads its own, and refused with a reason."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from redis.asyncio.connection import parse_url
+
+from ratelimit_svc import logs
+from ratelimit_svc.errors import SettingsError
+from ratelimit_svc.settings import TABLE, Setting, Settings
+
+PACKAGE = Path(__file__).resolve().parent.parent / "ratelimit_svc"
+
+
+def read(**environ: str) -> Settings:
+    return Settings.from_environment(environ)
+
+
+def refused(**environ: str) -> str:
+    """Return the text that a wrong setting is refused with."""
+    with pytest.raises(SettingsError) as error:
+        read(**environ)
+    return str(error.value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The table
+
+
+def test_every_setting_is_documented() -> None:
+    """Each field of Settings stands in the table, with a sentence, and nothing else does."""
+    assert [setting.field for setting in TABLE] == [field.name for field in dataclasses.fields(Settings)]
+    for setting in TABLE:
+        assert setting.doc.endswith("."), setting.field
+        assert setting.kind.rule, setting.field
+
+
+def test_names_are_unique() -> None:
+    """No two settings share a variable or a flag."""
+    flags = [setting.flag for setting in TABLE if setting.flag]
+    assert len({setting.variable for setting in TABLE}) == len(TABLE)
+    assert len(set(flags)) == len(flags)
+
+
+@pytest.mark.parametrize("setting", TABLE, ids=lambda setting: setting.variable)
+def test_default_is_what_the_table_says(setting: Setting) -> None:
+    """A default, written into the environment, changes nothing."""
+    assert read(**{setting.variable: setting.default or ""}) == Settings() == read()
+
+
+def test_defaults() -> None:
+    """The defaults are the reference implementation's, where it has the setting."""
+    settings = Settings()
+    assert (settings.host, settings.port, settings.grpc_host, settings.grpc_port) == ("0.0.0.0", 8080, "0.0.0.0", 8081)
+    assert (settings.redis_url, settings.redis_url_shown) == (None, None)
+    assert settings.rules_path == Path("/srv/runtime_data/current/config")
+    assert (settings.store_timeout_us, settings.deadline_margin_us) == (100_000, 2_000)
+    assert (settings.drain_delay_us, settings.drain_timeout_us) == (5_000_000, 30_000_000)
+    assert (settings.plan_memory_bytes, settings.max_message_bytes) == (64 * 1024**2, 4 * 1024**2)
+
+
+def test_only_settings_reads_the_environment() -> None:
+    """The environment enters by cli, which hands it to settings; the demo hands its own on to what it starts."""
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name != "cli.py" and not name.startswith("demo/"):
+            assert not re.search(
+                r"\bos\.(environ|getenv)|from os import .*(environ|getenv)", path.read_text("utf-8")
+            ), name
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Variables and flags
+
+
+def test_a_flag_goes_before_its_variable() -> None:
+    """What is typed now counts more than what is set around it."""
+    assert Settings.from_environment({"PORT": "1"}, {"port": "2"}).port == 2
+    assert Settings.from_environment({"PORT": "1"}, {"port": None}).port == 1
+
+
+def test_an_error_names_the_flag() -> None:
+    """A wrong flag is named as it was typed."""
+    with pytest.raises(SettingsError, match=r"^--store-timeout='10': must be a duration with its unit"):
+        Settings.from_environment({}, {"store_timeout_us": "10"})
+
+
+def test_there_is_no_flag_for_a_password() -> None:
+    """A password in a flag would be seen by every user of the machine."""
+    with pytest.raises(SettingsError, match="no such flag: redis_auth"):
+        Settings.from_environment({}, {"redis_auth": "secret"})
+
+
+def test_empty_text_is_the_default() -> None:
+    """A text that is set but empty counts as not set."""
+    assert read(HOST="", RUNTIME_APPDIRECTORY="", LOG_LEVEL="", REDIS_URL="", REDIS_SOCKET_TYPE="") == Settings()
+
+
+@pytest.mark.parametrize("variable", ["PORT", "STORE_TIMEOUT", "RUNTIME_WATCH_ROOT"])
+def test_an_empty_number_is_an_error(variable: str) -> None:
+    """A number, duration or switch that is set but empty is an error, as in the reference implementation."""
+    assert refused(**{variable: ""}).startswith(f"{variable}='': must be ")
+
+
+def test_others_are_ignored() -> None:
+    """Variables of other programs, and of the reference implementation's that are not known here, are let be."""
+    assert read(PATH="/bin", USE_STATSD="false") == Settings()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Kinds
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("0", 0),
+        ("8081", 8081),
+        ("+1", 1),
+        ("0x1F", 31),
+        ("0b11", 3),
+        ("0o17", 15),
+        ("017", 15),
+        ("00", 0),
+        ("1_000", 1000),
+    ],
+)
+def test_integers_as_in_go(text: str, number: int) -> None:
+    """Prefixes, leading zeros and underscores mean what they mean in Go."""
+    assert read(PORT=text).port == number
+
+
+@pytest.mark.parametrize(
+    "text", ["-1", "65536", "8081a", " 1", "1.0", "1e3", "08", "0x", "1__0", "_1", "٣", "9" * 5000]
+)
+def test_not_a_port(text: str) -> None:
+    """What is no port is refused, with the text and the range."""
+    assert refused(PORT=text) == f"PORT={text!r}: must be a whole number, 0 … 65535"
+
+
+@pytest.mark.parametrize("text", ["1", "t", "T", "TRUE", "true", "True"])
+def test_switch_on(text: str) -> None:
+    """A switch is on in each of Go's spellings."""
+    assert read(READY_REQUIRES_REDIS=text).ready_requires_redis is True
+
+
+@pytest.mark.parametrize("text", ["0", "f", "F", "FALSE", "false", "False"])
+def test_switch_off(text: str) -> None:
+    """A switch is off in each of Go's spellings."""
+    assert read(RUNTIME_WATCH_ROOT=text).runtime_watch_root is False
+
+
+@pytest.mark.parametrize("text", ["yes", "on", "tRUE", "2", " true"])
+def test_not_a_switch(text: str) -> None:
+    """Other spellings are refused rather than guessed."""
+    assert refused(READY_REQUIRES_REDIS=text).startswith(f"READY_REQUIRES_REDIS={text!r}: must be true or false")
+
+
+@pytest.mark.parametrize(
+    ("text", "length_us"),
+    [
+        ("0", 0),
+        ("0s", 0),
+        ("-0", 0),
+        ("100ms", 100_000),
+        ("1.5s", 1_500_000),
+        (".5s", 500_000),
+        ("1.s", 1_000_000),
+        ("1m30s", 90_000_000),
+        ("1h", 3_600_000_000),
+        ("250us", 250),
+        ("250µs", 250),
+        ("250μs", 250),
+        ("1500ns", 1),
+        ("0.1ms0.1ms", 200),
+    ],
+)
+def test_durations_as_in_go(text: str, length_us: int) -> None:
+    """A duration is a sum of numbers with units, kept in whole microseconds."""
+    assert read(DRAIN_DELAY=text).drain_delay_us == length_us
+
+
+@pytest.mark.parametrize("text", ["10", "1.5", "s", "1 s", "10S", "1s,", "-1s", "1h1us", "2h", "1d", "."])
+def test_not_a_duration(text: str) -> None:
+    """A plain number needs a unit; what is no duration or out of range is refused."""
+    rule = 'must be a duration with its unit, like "100ms", "1.5s" or "1h30m", 0s … 1h'
+    assert refused(DRAIN_DELAY=text) == f"DRAIN_DELAY={text!r}: {rule}"
+
+
+@pytest.mark.parametrize("text", ["0", "999ns"])
+def test_the_store_has_some_time(text: str) -> None:
+    """No time at all for the store would mean no store."""
+    assert "1us … 1h" in refused(STORE_TIMEOUT=text)
+
+
+def test_ranges() -> None:
+    """Every number has a range, and what lies outside is refused."""
+    for variable in ("REPLICAS", "QUEUE_LIMIT", "PLAN_MEMORY_BYTES", "MEMORY_STORE_KEYS", "MAX_MESSAGE_BYTES"):
+        assert "must be a whole number" in refused(**{variable: "0"})
+        assert "must be a whole number" in refused(**{variable: "0xffffffffffffffff"})
+
+
+@pytest.mark.parametrize("level", [*logs.LEVELS, "WARN", "Info"])
+def test_log_levels(level: str) -> None:
+    """Every level that logs knows can be asked for, in any case."""
+    assert read(LOG_LEVEL=level).log_level == level.lower()
+
+
+def test_words() -> None:
+    """A wrong word is told the right ones."""
+    assert refused(LOG_FORMAT="xml") == "LOG_FORMAT='xml': must be one of text, json"
+    assert refused(REDIS_SOCKET_TYPE="udp") == "REDIS_SOCKET_TYPE='udp': must be one of tcp, unix"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Rules
+
+
+def test_rules_path_of_the_reference() -> None:
+    """RUNTIME_ROOT, the subdirectory and the app directory make the folder."""
+    settings = read(RUNTIME_ROOT="/data", RUNTIME_SUBDIRECTORY="ratelimit", RUNTIME_APPDIRECTORY="/rules")
+    assert settings.rules_path == Path("/data/ratelimit/rules")
+
+
+def test_rules_go_before_the_runtime_settings() -> None:
+    """RULES is the one path, and may be a file."""
+    assert read(RULES="rules.yaml", RUNTIME_ROOT="/data").rules_path == Path("rules.yaml")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Redis
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("redis:6379", "redis://redis:6379"),
+        ("127.0.0.1:6379/2", "redis://127.0.0.1:6379/2"),
+        ("[::1]:6379", "redis://[::1]:6379"),
+        ("redis://host", "redis://host"),
+        ("redis://host:1/3", "redis://host:1/3"),
+        ("redis://[fe80::1%25eth0]:1", "redis://[fe80::1%25eth0]:1"),
+        ("rediss://user:p%40ss@host:1/0", "rediss://user:p%40ss@host:1/0"),
+        ("redis://:secret@host:1", "redis://:secret@host:1"),
+        ("redis://host:1?db=4&health_check_interval=10", "redis://host:1?db=4&health_check_interval=10"),
+        ("/var/run/redis.sock", "unix:///var/run/redis.sock"),
+        ("/tmp/a b?c", "unix:///tmp/a%20b%3Fc"),
+        ("unix:///tmp/redis.sock?db=1", "unix:///tmp/redis.sock?db=1"),
+        ("unix://user:secret@/tmp/redis.sock", "unix://user:secret@/tmp/redis.sock"),
+    ],
+)
+def test_redis_addresses(address: str, url: str) -> None:
+    """Each form of address becomes a URL that redis-py reads."""
+    assert read(REDIS_URL=address).redis_url == url
+    assert parse_url(url)
+
+
+WRONG_ADDRESSES = [
+    "redis",
+    "host:",
+    ":6379",
+    "host:0",
+    "host:65536",
+    "host:port",
+    "::1:6379",
+    "[::1:6379",
+    "a:1,b:2",
+    "host:1/x",
+    "host 1:1",
+    "http://:secret@host:1",
+    "redis://",
+    "redis://:sec/ret@host:1",
+    "redis://:sec@ret@host:1",
+    "redis://:secret",
+    "redis://:secret@host:99999",
+    "redis://:secret@host:1/db",
+    "redis://:secret@a:1,b:2",
+    "unix://:secret@relative/path",
+    "user:secret@host:1",
+]
+
+
+@pytest.mark.parametrize("address", WRONG_ADDRESSES)
+def test_wrong_redis_address(address: str) -> None:
+    """A wrong address is told the right forms; a password in it is not repeated."""
+    text = refused(REDIS_URL=address)
+    assert text.startswith("REDIS_URL (--redis-url)")
+    assert "must be host:port, /path/of/socket, redis://host:port/db" in text
+    assert "sec" not in text
+
+
+def test_a_plain_wrong_address_is_repeated() -> None:
+    """Where no password can be, the text is shown."""
+    assert refused(REDIS_URL="redis").startswith("REDIS_URL (--redis-url)='redis': must be host:port")
+
+
+@pytest.mark.parametrize(
+    ("auth", "user", "password"),
+    [
+        ("secret", None, "secret"),
+        ("me:secret", "me", "secret"),
+        ("me:a:b", "me", "a:b"),
+        ("p@s/s?w#%20", None, "p@s/s?w#%20"),
+    ],
+)
+@pytest.mark.parametrize("address", ["host:1/2", "unix:///tmp/redis.sock"])
+def test_redis_auth(address: str, auth: str, user: str | None, password: str) -> None:
+    """REDIS_AUTH is taken as it is; redis-py gets it percent-encoded in the URL, and reads it back unchanged."""
+    url = read(REDIS_URL=address, REDIS_AUTH=auth).redis_url
+    assert url is not None
+    found = parse_url(url)
+    assert (found.get("username"), found.get("password")) == (user, password)
+    assert found.get("host", found.get("path")) in ("host", "/tmp/redis.sock")
+
+
+@pytest.mark.parametrize("address", ["redis://:other@host:1", "redis://host:1?password=other"])
+def test_two_passwords(address: str) -> None:
+    """Two passwords are one too many."""
+    assert "REDIS_URL and REDIS_AUTH both carry a password" in refused(REDIS_URL=address, REDIS_AUTH="secret")
+
+
+def test_a_password_without_redis() -> None:
+    """A password alone is a forgotten address: better told than run on memory."""
+    assert refused(REDIS_AUTH="secret").startswith("REDIS_AUTH is set, but REDIS_URL is not")
+
+
+def test_socket_type_must_fit() -> None:
+    """A socket type that says something else than the address is an error; one that agrees is fine."""
+    assert "must fit REDIS_URL, which is unix" in refused(REDIS_URL="/tmp/s", REDIS_SOCKET_TYPE="tcp")
+    assert "must fit REDIS_URL, which is tcp" in refused(REDIS_URL="host:1", REDIS_SOCKET_TYPE="unix")
+    assert read(REDIS_URL="redis:6379", REDIS_SOCKET_TYPE="tcp").redis_url == "redis://redis:6379"
+
+
+@pytest.mark.parametrize(
+    ("address", "auth", "shown"),
+    [
+        ("host:1", "", "redis://host:1"),
+        ("host:1", "me:secret", "redis://***@host:1"),
+        ("rediss://me:secret@host:1/2", "", "rediss://***@host:1/2"),
+        ("redis://secret@host:1", "", "redis://***@host:1"),
+        ("redis://host:1?password=secret&db=3", "", "redis://***@host:1?db=3"),
+        ("redis://host:1?ssl_password=secret", "", "redis://host:1"),
+        ("unix://me:secret@/tmp/s?db=1", "", "unix://***@/tmp/s?db=1"),
+    ],
+)
+def test_the_password_never_shows(address: str, auth: str, shown: str) -> None:
+    """Settings can be printed, and the URL shown, without giving the password away."""
+    settings = read(REDIS_URL=address, REDIS_AUTH=auth)
+    assert settings.redis_url_shown == shown
+    for text in (repr(settings), str(settings), f"{settings}"):
+        assert "secret" not in text

@@ -1,0 +1,267 @@
+"""The Python twin: narrated walks with a moved clock, and brute force."""
+
+import pytest
+from hypothesis import given, settings
+
+from ratelimit_svc.model import BAD_KEY, Grant, Line, Outcome, Role
+from ratelimit_svc.windows import batch
+from ratelimit_svc.windows.sliding_window import SlidingWindow
+from tests.histories import MINUTE, START, Log, admit, charge, histories
+
+SECOND = 1_000_000
+
+
+class Walk:
+    """Windows in a dict and a clock that is moved by hand."""
+
+    def __init__(self, open_window=SlidingWindow.open) -> None:
+        self.now = START
+        self.windows: dict[bytes, SlidingWindow] = {}
+        self.saves = 0
+
+    def save(self, key: bytes, window: SlidingWindow) -> None:
+        self.saves += 1
+        self.windows[key] = window
+
+    def take(self, *lines: Line) -> list[Grant]:
+        return batch.take(lines, self.now, self.windows.get, self.save)
+
+    def ask(self, *charges, n: int = 1) -> Grant:
+        (grant,) = self.take(Line(charges, n))
+        return grant
+
+
+def test_a_limit_of_three_admits_three_and_tells_when_the_next_fits():
+    """Three fit; the fourth is told when the first one leaves."""
+    walk = Walk()
+    three = charge("k", 3)
+    assert [walk.ask(three).outcomes[0].remaining for _ in range(3)] == [2, 1, 0]
+    denied = walk.ask(three)
+    assert denied.granted == 0
+    walk.now += denied.outcomes[0].fits_in_us - 1
+    assert walk.ask(three).granted == 0
+    walk.now += 1
+    assert walk.ask(three).granted == 1
+
+
+def test_capacity_comes_back_at_most_one_slice_late():
+    """A hit counts for at least W and at most W and one slice."""
+    for offset in (0, 1, 499_999, 999_999):
+        walk = Walk()
+        walk.now += offset
+        one = charge("k", 1)
+        walk.ask(one)
+        fits_in = walk.ask(one).outcomes[0].fits_in_us
+        assert MINUTE < fits_in <= MINUTE + SECOND
+
+
+def test_a_denial_writes_nothing():
+    """What is denied leaves every window as it was."""
+    walk = Walk()
+    walk.ask(charge("a", 1))
+    saved = walk.saves
+    grant = walk.ask(charge("b", 9), charge("a", 1))
+    assert grant.granted == 0
+    assert walk.saves == saved
+    assert b"b" not in walk.windows
+
+
+def test_all_or_nothing_charges_every_gate_or_none():
+    """One full gate keeps the other from being charged; both free, both are."""
+    walk = Walk()
+    assert walk.ask(charge("a", 5), charge("b", 1)).granted == 1
+    denied = walk.ask(charge("a", 5), charge("b", 1))
+    assert [outcome.remaining for outcome in denied.outcomes] == [4, 0]
+    assert [outcome.fits_in_us > 0 for outcome in denied.outcomes] == [False, True]
+    assert walk.ask(charge("a", 5)).outcomes[0].remaining == 3
+
+
+def test_the_same_key_twice_is_checked_on_the_running_sum():
+    """Two times three of five do not fit, two times two do, and what remains counts down."""
+    walk = Walk()
+    assert walk.ask(charge("k", 5, hits=3), charge("k", 5, hits=3)).granted == 0
+    grant = walk.ask(charge("k", 5, hits=2), charge("k", 5, hits=2))
+    assert grant.granted == 1
+    assert [outcome.remaining for outcome in grant.outcomes] == [3, 1]
+
+
+def test_a_check_passes_while_something_remains_and_counts_nothing():
+    """Zero hits ask without counting; at the limit they are denied."""
+    walk = Walk()
+    check, hit = charge("k", 2, hits=0), charge("k", 2)
+    assert walk.ask(check) == Grant(1, (Outcome(2, 0, 0),))
+    assert walk.saves == 0
+    walk.ask(hit)
+    walk.ask(hit)
+    denied = walk.ask(check)
+    assert denied.granted == 0
+    assert denied.outcomes[0].fits_in_us == walk.ask(hit).outcomes[0].fits_in_us
+
+
+def test_a_shadow_never_denies_and_shows_what_enforcing_would_do():
+    """A shadow that fits is charged, one that does not is not, and the request passes either way."""
+    walk = Walk()
+    shadow = charge("s", 1, role=Role.SHADOW)
+    gate = charge("g", 9)
+    assert walk.ask(shadow, gate) == Grant(1, (Outcome(0, MINUTE + SECOND, 0), Outcome(8, MINUTE + SECOND, 0)))
+    second = walk.ask(shadow, gate)
+    assert second.granted == 1
+    assert second.outcomes[0].fits_in_us > 0
+    assert second.outcomes[1].remaining == 7
+
+
+def test_a_shadow_is_not_charged_for_a_request_that_a_gate_denies():
+    """Enforcing would not have charged it either."""
+    walk = Walk()
+    assert walk.ask(charge("s", 5, role=Role.SHADOW), charge("g", 0)).granted == 0
+    assert walk.ask(charge("s", 5, role=Role.SHADOW)).outcomes[0].remaining == 4
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5])
+def test_more_hits_than_the_limit_never_fit_and_are_told_one_window(limit):
+    """What can never fit is told W, as a caller has to be told something."""
+    walk = Walk()
+    assert walk.ask(charge("k", limit, hits=limit + 1)).outcomes[0].fits_in_us == MINUTE
+
+
+def test_the_largest_limit_and_hits_are_exact():
+    """2^32 − 1 of 2^32 − 1 fit once, and not one more."""
+    walk = Walk()
+    most = 2**32 - 1
+    assert walk.ask(charge("k", most, hits=most)).outcomes[0].remaining == 0
+    assert walk.ask(charge("k", most)).granted == 0
+    assert walk.ask(charge("j", most, hits=most - 1), n=3) == Grant(1, (Outcome(1, MINUTE + SECOND, MINUTE + SECOND),))
+
+
+def test_a_window_of_a_year_frees_one_slice_late_at_most():
+    """The longest period keeps its arithmetic exact."""
+    year = 365 * 86_400 * SECOND
+    walk = Walk()
+    one = charge("k", 1, window=year)
+    walk.ask(one)
+    fits_in = walk.ask(one).outcomes[0].fits_in_us
+    assert year < fits_in <= year + year // 60
+    walk.now += fits_in
+    assert walk.ask(one).granted == 1
+
+
+def test_a_raised_limit_acts_at_once_and_a_lowered_one_too():
+    """The limit is not in the state: counts stay."""
+    walk = Walk()
+    assert walk.ask(charge("k", 2, hits=2)).granted == 1
+    assert walk.ask(charge("k", 2)).granted == 0
+    assert walk.ask(charge("k", 3)).outcomes[0].remaining == 0
+    assert walk.ask(charge("k", 1)).outcomes[0] == Outcome(0, MINUTE + SECOND, MINUTE + SECOND)
+
+
+def test_a_clock_set_back_by_less_than_a_window_only_makes_it_stricter():
+    """After a failover to a slower clock nothing is forgotten early."""
+    walk = Walk()
+    walk.ask(charge("k", 1))
+    walk.now -= 30 * SECOND
+    denied = walk.ask(charge("k", 1))
+    assert denied.granted == 0
+    assert denied.outcomes[0].fits_in_us == 30 * SECOND + MINUTE + SECOND
+
+
+def test_a_clock_that_was_far_ahead_holds_nobody_for_longer_than_a_window():
+    """Hits of a wrong clock are taken to be of now, even when the take that finds them is denied."""
+    walk = Walk()
+    walk.now += 1000 * MINUTE
+    walk.ask(charge("k", 1))
+    walk.now -= 1000 * MINUTE
+    denied = walk.ask(charge("k", 1))
+    assert denied.granted == 0
+    assert denied.outcomes[0].fits_in_us == MINUTE + SECOND
+    walk.now += MINUTE + SECOND
+    assert walk.ask(charge("k", 1)).granted == 1
+
+
+@pytest.mark.parametrize(("before", "after"), [(60, 1), (1, 60), (60, 59), (7, 500), (500, 7)])
+def test_new_slices_keep_every_count(before, after):
+    """A re-cut loses nothing, and frees nothing before its time."""
+    walk = Walk()
+    for _ in range(4):
+        walk.ask(charge("k", 5, slices=before))
+        walk.now += 7 * SECOND
+    assert walk.ask(charge("k", 5, slices=after)).outcomes[0].remaining == 0
+    walk.now += MINUTE - 28 * SECOND - 1
+    assert walk.ask(charge("k", 5, slices=after)).granted == 0
+    walk.now += 2 * MINUTE
+    assert walk.ask(charge("k", 5, slices=after)).outcomes[0].remaining == 4
+
+
+def test_n_of_a_line_are_granted_as_many_as_fit():
+    """Coalesced requests get what they would one after another."""
+    walk = Walk()
+    assert walk.ask(charge("a", 10, hits=3), charge("b", 8), n=5) == Grant(
+        3, (Outcome(1, MINUTE + SECOND, MINUTE + SECOND), Outcome(5, MINUTE + SECOND, 0))
+    )
+
+
+@given(history=histories())
+@settings(max_examples=300, deadline=None)
+def test_the_total_is_always_the_sum_of_the_slices(history):
+    """No history, however wild its clock, breaks the state's own invariant, and at most `slices` older slices are kept."""
+    walk = Walk()
+    for step in history:
+        walk.now = max(walk.now + step.passes + step.stepped, 1)
+        walk.take(*step.lines)
+        for window in walk.windows.values():
+            assert window.total == window.here + sum(hits for _, hits in window.older)
+            assert len(window.older) <= window.slices
+            numbers = [number for number, _ in window.older]
+            assert numbers == sorted(set(numbers))
+            assert all(window.head - window.slices <= number < window.head for number in numbers)
+
+
+@given(history=histories(clock_is_set=False))
+@settings(max_examples=500, deadline=None)
+def test_no_interval_of_one_window_holds_more_than_the_limit(history):
+    """Promise 1 by brute force: many keys, hits, limits raised and lowered, re-cuts."""
+    walk, log = Walk(), Log(MINUTE)
+    for step in history:
+        walk.now += step.passes
+        admit(log, walk.now, step.lines, walk.take(*step.lines))
+
+
+@given(history=histories())
+@settings(max_examples=500, deadline=None)
+def test_a_clock_set_back_breaks_no_promise_in_real_time(history):
+    """However often the clock is set back, no real interval of one window holds more than the limit."""
+    walk, log, real = Walk(), Log(MINUTE), START
+    for step in history:
+        real += step.passes
+        walk.now = max(walk.now + step.passes - abs(step.stepped), 1)
+        admit(log, real, step.lines, walk.take(*step.lines))
+
+
+def test_one_wrong_slice_is_found_by_the_brute_force():
+    """The judge is awake: a window that lets its oldest slice go one slice early is caught."""
+
+    class Early(SlidingWindow):
+        @classmethod
+        def _of(cls, counts, width, present, window, slices):
+            kept = SlidingWindow._of(counts, width, present, window, slices - 1)
+            kept.slices = slices
+            return kept
+
+    one, log, stored = charge("k", 1), Log(MINUTE), None
+    found = []
+    for now in (START + 999_999, START + MINUTE):
+        window = Early.open(stored, now, MINUTE, 60)
+        fits = window.room(1) >= 1
+        if fits:
+            window.add(1)
+            stored = window
+        try:
+            admit(log, now, [Line((one,), 1)], [Grant(int(fits), ())])
+        except AssertionError as error:
+            found.append(str(error))
+    assert len(found) == 1
+    assert "2 hits within" in found[0]
+
+
+def test_the_sign_for_a_bad_key_is_no_count():
+    """A grant's count cannot be mistaken for the sign."""
+    assert BAD_KEY < 0

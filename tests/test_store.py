@@ -1,0 +1,250 @@
+"""Every store test runs on every store: memory, Redis, Valkey. Then what only one of them has."""
+
+import asyncio
+import random
+import socket
+
+import pytest
+import redis
+
+from ratelimit_svc.demo.parts import valkey
+from ratelimit_svc.errors import StoreUnavailableError
+from ratelimit_svc.model import Grant, Line, Outcome, Role
+from ratelimit_svc.store import MAX_LINES
+from ratelimit_svc.store.memory import MemoryStore
+from ratelimit_svc.store.redis import SCRIPT, RedisStore
+from tests.histories import MINUTE, charge
+
+SECOND = 1_000_000
+
+
+async def test_a_limit_holds_and_comes_back(store, clock):
+    """Two of two pass, the third does not, and one window and a slice later it does."""
+    two = [Line((charge("k", 2),), 1)]
+    assert [(await store.take(two))[0].granted for _ in range(3)] == [1, 1, 0]
+    clock.now += MINUTE + SECOND
+    assert (await store.take(two))[0] == Grant(1, (Outcome(1, MINUTE + SECOND, 0),))
+
+
+async def test_a_batch_of_many_lines_is_answered_in_order(store):
+    """As many lines as a batch may hold, with one charge or several, shadows and checks among them."""
+    lines = [
+        Line((charge(f"k{number}", number), charge("all", 10_000, hits=2), charge("s", 3, role=Role.SHADOW)), 1)
+        for number in range(MAX_LINES)
+    ]
+    grants = await store.take(lines)
+    assert [grant.granted for grant in grants] == [0] + [1] * (MAX_LINES - 1)
+    assert [grant.outcomes[1].remaining for grant in grants] == [10_000 - 2 * number for number in range(MAX_LINES)]
+    assert [grant.outcomes[2].remaining for grant in grants[:6]] == [3, 2, 1, 0, 0, 0]
+
+
+async def test_several_takes_at_once_keep_apart(store):
+    """Callers that do not wait for each other get each their own answer."""
+    answers = await asyncio.gather(*(store.take([Line((charge(f"k{n}", n + 1),), 1)]) for n in range(50)))
+    assert [grant.outcomes[0].remaining for (grant,) in answers] == list(range(50))
+
+
+async def test_keys_may_hold_any_bytes(store):
+    """A key is bytes, not text."""
+    one = [Line((charge(bytes(range(256)), 1),), 1)]
+    assert (await store.take(one))[0].granted == 1
+    assert (await store.take(one))[0].granted == 0
+
+
+# ── memory ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_memory_forgets_windows_that_hold_nothing(clock):
+    """Two windows after its last move nothing of a key is left."""
+    memory = MemoryStore(clock)
+    for number in range(100):
+        memory.take_now([Line((charge(f"k{number}", 5),), 1)])
+        clock.now += SECOND
+    assert len(memory) == 100
+    memory.take_now([Line((charge("k0", 5),), 1)])
+    clock.now += 2 * MINUTE - SECOND
+    memory.expire(clock.now)
+    assert len(memory) == 1
+    clock.now += SECOND
+    memory.expire(clock.now)
+    assert len(memory) == 0
+    assert memory._expiries == []
+
+
+async def test_memory_is_bounded_under_a_flood_of_new_keys(clock):
+    """A flood of keys costs no more than the bound: the windows that end first are forgotten early, and counted."""
+    memory = MemoryStore(clock, most_keys=100)
+    memory.take_now([Line((charge("long", 1, window=3600 * SECOND),), 1)])
+    for number in range(10_000):
+        memory.take_now([Line((charge(f"flood{number}", 1),), 1)])
+        assert len(memory) <= 100
+        assert len(memory._expiries) <= 101
+    assert memory.forgotten == 10_001 - 100
+    assert memory.take_now([Line((charge("long", 1, window=3600 * SECOND),), 1)])[0].granted == 0
+
+
+async def test_memory_keeps_one_heap_entry_a_window(clock):
+    """A busy key does not grow the heap."""
+    memory = MemoryStore(clock)
+    for _ in range(1000):
+        memory.take_now([Line((charge("k", 2**31),), 1)])
+        clock.now += SECOND
+    assert len(memory._expiries) == 1
+
+
+# ── redis ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def until(condition, seconds=10.0) -> None:
+    """Wait for a state by looking at it."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_flushed_script_is_loaded_again(server, clock):
+    """SCRIPT FLUSH costs one more round trip and no request: NOSCRIPT proves that nothing was charged."""
+    async with RedisStore(server.url, clock=clock, timeout_s=5) as store:
+        with redis.Redis(port=server.port, host="127.0.0.1") as client:
+            client.flushall()
+            await store.take([Line((charge("k", 5),), 1)])
+            client.script_flush()
+            assert (await store.take([Line((charge("k", 5),), 1)]))[0].outcomes[0].remaining == 3
+
+
+async def test_redis_gives_the_time_in_production(server):
+    """Without a clock of its own the store uses Redis's, in µs."""
+    async with RedisStore(server.url, timeout_s=5) as store:
+        with redis.Redis(port=server.port, host="127.0.0.1") as client:
+            client.flushall()
+            (grant,) = await store.take([Line((charge("k", 5),), 1)])
+            seconds, _ = client.time()
+            stored = client.get("k")
+    import struct
+
+    width, head, *_ = struct.unpack_from("<4d", stored, 1)
+    assert abs(head * width / SECOND - seconds) <= 2
+    assert MINUTE <= grant.outcomes[0].empty_us <= MINUTE + SECOND
+
+
+async def test_a_store_that_is_not_there_says_so_at_once_and_comes_back_by_itself(tmp_path):
+    """Down at the start it is usable and raises; it is up soon after the server is; killed, it raises; and so on."""
+    told: list[str] = []
+    server = valkey(tmp_path)
+    one = [Line((charge("k", 100),), 1)]
+    async with RedisStore(
+        server.url, timeout_s=5, on_up=lambda _: told.append("up"), on_down=lambda _: told.append("down")
+    ) as store:
+        with pytest.raises(StoreUnavailableError):
+            await store.take(one)
+        for _ in range(2):
+            await server.start()
+            await until(lambda: store.up)
+            assert (await store.take(one))[0].granted == 1
+            await server.kill()
+            await until(lambda: not store.up)
+            with pytest.raises(StoreUnavailableError):
+                await store.take(one)
+    assert told == ["down", "up", "down", "up", "down"]
+
+
+async def test_a_hanging_server_costs_the_timeout_once(tmp_path):
+    """A take on a stopped process ends in time, the next ones at once; the stopped take is not sent again when it goes on."""
+    import os
+    import signal
+
+    loop = asyncio.get_running_loop()
+    one = [Line((charge("k", 100),), 1)]
+    async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=0.2) as store:
+        await store.take(one)
+        os.kill(server.pid, signal.SIGSTOP)
+        started = loop.time()
+        with pytest.raises(StoreUnavailableError, match="no answer within 200 ms"):
+            await store.take(one)
+        assert 0.15 < loop.time() - started < 2
+        started = loop.time()
+        with pytest.raises(StoreUnavailableError):
+            await store.take(one)
+        assert loop.time() - started < 0.1
+        os.kill(server.pid, signal.SIGCONT)
+        await until(lambda: store.up)
+        # the second take was written before the stop showed: it counts, once
+        assert (await store.take(one))[0].outcomes[0].remaining == 97
+
+
+async def test_an_idle_connection_that_dies_is_noticed_without_a_request(tmp_path):
+    """Health tells the truth also when nobody asks for limits."""
+    async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=1) as store:
+        assert store.up
+        await server.kill()
+        await until(lambda: not store.up)
+        assert "down" in repr(store)
+
+
+async def test_an_error_reply_leaves_the_connection_up(tmp_path):
+    """A server that refuses to write (no memory) is a failure of the batch, not of the connection, and nothing is half done."""
+    async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=5) as store:
+        await store.take([Line((charge("k", 100),), 1)])
+        with redis.Redis(port=server.port, host="127.0.0.1") as client:
+            client.config_set("maxmemory", "1")
+            with pytest.raises(StoreUnavailableError, match="Redis says"):
+                await store.take([Line((charge("k", 100), charge("j", 100)), 1)])
+            assert store.up
+            client.config_set("maxmemory", "0")
+        (grant,) = await store.take([Line((charge("k", 100), charge("j", 100)), 1)])
+        assert [outcome.remaining for outcome in grant.outcomes] == [98, 99]
+
+
+async def test_warnings_at_start(tmp_path):
+    """An operator is told if Redis may evict windows."""
+    told: list[str] = []
+    async with valkey(tmp_path, args=["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]) as server:
+        async with RedisStore(server.url, timeout_s=5, on_up=told.extend):
+            pass
+    assert len(told) == 1
+    assert "allkeys-lru" in told[0]
+    assert "noeviction" in told[0]
+
+
+async def test_a_password_is_used_and_a_wrong_one_is_told(tmp_path):
+    """AUTH is redis-py's; its refusal is a reason for being down, not a crash."""
+    async with valkey(tmp_path) as server:
+        with redis.Redis(port=server.port, host="127.0.0.1") as client:
+            client.config_set("requirepass", "s3cret")
+        url = f"redis://:s3cret@{server.address}"
+        async with RedisStore(url, timeout_s=5) as store:
+            assert (await store.take([Line((charge("k", 1),), 1)]))[0].granted == 1
+        async with RedisStore(f"redis://:wrong@{server.address}", timeout_s=5) as store:
+            with pytest.raises(StoreUnavailableError, match="(?i)password|auth"):
+                await store.take([Line((charge("k", 1),), 1)])
+
+
+async def test_something_that_is_no_redis_is_not_up(tmp_path):
+    """A server that accepts and never answers, or answers rubbish, is away."""
+
+    async def rubbish(_reader, writer):
+        writer.write(random.Random(1).randbytes(1000))
+        writer.close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = await asyncio.start_server(rubbish, sock=listener)
+    async with server, RedisStore(f"redis://127.0.0.1:{listener.getsockname()[1]}", timeout_s=0.2) as store:
+        with pytest.raises(StoreUnavailableError):
+            await store.take([Line((charge("k", 1),), 1)])
+
+
+async def test_nothing_is_left_behind(server):
+    """Closing a store ends its task and its connection."""
+    before = asyncio.all_tasks()
+    async with RedisStore(server.url, timeout_s=5) as store:
+        await store.take([Line((charge("k", 1),), 1)])
+        with redis.Redis(port=server.port, host="127.0.0.1") as client:
+            during = len(client.client_list())
+    assert asyncio.all_tasks() == before
+    with redis.Redis(port=server.port, host="127.0.0.1") as client:
+        await until(lambda: len(client.client_list()) < during)
+
+
+def test_the_script_is_small():
+    """The script is loaded at each connection and kept by Redis: it stays a page or two."""
+    assert len(SCRIPT) < 16_000
