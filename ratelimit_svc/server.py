@@ -2,10 +2,11 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic_ns, time
+from typing import Any
 
 import structlog
 
@@ -57,8 +58,8 @@ async def serve(settings: Settings) -> None:
 
         # start
         _on_signals(stop, look)
-        await life.enter_async_context(_running(_expire(local)))
-        await life.enter_async_context(_running(_watch_rules(settings, state, limiter, look)))
+        await life.enter_async_context(_running("expiry", _expire(local), stop))
+        await life.enter_async_context(_running("rules watch", _watch_rules(settings, state, limiter, look), stop))
         await state.rules_seen.wait()
         grpc_port = await engine.start(settings.grpc_host, settings.grpc_port)
         life.push_async_callback(engine.stop, 0)
@@ -69,7 +70,7 @@ async def serve(settings: Settings) -> None:
             render_metrics=metrics.render,
         )
         port = await life.enter_async_context(http.serving(app, settings.host, settings.port))
-        await life.enter_async_context(_running(_publish_health(state.health, engine)))
+        await life.enter_async_context(_running("health", _publish_health(state.health, engine), stop))
 
         # ready
         log.info(
@@ -203,16 +204,22 @@ def _on_signals(stop: asyncio.Event, look: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _running(work: Awaitable[None]) -> AsyncIterator[None]:
-    """Run something in the background for as long as the context lasts. If it fails, so does the process."""
-    async with asyncio.TaskGroup() as group:
+async def _running(part: str, work: Coroutine[Any, Any, None], stop: asyncio.Event) -> AsyncIterator[None]:
+    """Run something in the background for as long as the context lasts. If it fails, the process stops, and says why."""
+    task = asyncio.create_task(work, name=part)
 
-        async def run() -> None:
-            await work
+    def on_end(_: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("stopping: a part has failed", part=part)
+            stop.set()
 
-        task = group.create_task(run())
+    task.add_done_callback(on_end)
+    try:
         yield
+    finally:
         task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _watch_rules(settings: Settings, state: State, limiter: Limiter, look: asyncio.Event) -> None:

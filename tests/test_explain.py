@@ -118,6 +118,16 @@ def test_wildcards_are_tried_in_file_order():
     assert explanation.steps[0].matched == "a=y*"
 
 
+def test_a_literal_star_meets_itself():
+    """A request that holds the configured text itself is an exact match, and the pattern is not told twice."""
+    rules = b"domain: d\ndescriptors: [{key: a, value: '*'}, {key: a, value: y*}]"
+    assert explain(load([RuleFile("d.yaml", rules)]), "d", [Entry("a", "y*")]).steps[0].tries == (
+        Try(Lookup.EXACT, "a=y*", "matches"),
+        Try(Lookup.WILDCARD, "a=*", "would match too, but a=y* comes first"),
+        Try(Lookup.KEY, "a", "no such descriptor"),
+    )
+
+
 def test_long_lists_end_and_control_characters_do_not_reach_the_terminal():
     """The text stays readable whatever was configured or asked."""
     many = {"domain": "d", "descriptors": [{"key": "k", "value": f"{index}\x1b[2J"} for index in range(100)]}

@@ -8,10 +8,11 @@ from ratelimit_svc.model import Algorithm, Entry
 from ratelimit_svc.store.keys import MAX_KEY, key
 
 ENTRIES = st.lists(st.builds(Entry, st.text(max_size=5), st.text(max_size=200)), max_size=3).map(tuple)
+ACME = (Entry("tenant", "acme"),)
 TENANTS = st.one_of(st.none(), st.text(max_size=200))
 
 
-def made(domain="shop", entries=(Entry("tenant", "acme"),), *, tenant=None, window_us=60_000_000, prefix="") -> bytes:
+def made(domain="shop", entries=ACME, *, tenant=None, window_us=60_000_000, prefix="") -> bytes:
     return key(prefix, domain, entries, tenant=tenant, algorithm=Algorithm.SLIDING_WINDOW, window_us=window_us)
 
 

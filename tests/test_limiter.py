@@ -2,6 +2,8 @@
 
 import asyncio
 import tracemalloc
+from functools import partial
+from typing import Any
 
 import pytest
 import redis
@@ -12,15 +14,16 @@ from ratelimit_svc import verdicts
 from ratelimit_svc.errors import BadRequestError, StoreUnavailableError
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
-from ratelimit_svc.model import Code, Grant, Line, Status, Verdict
+from ratelimit_svc.model import Code, Entry, Grant, Line, Status, Verdict
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.store import MAX_CHARGES, MAX_LINES, Store
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.wire import rls
-from ratelimit_svc.wire.client import Entry, request
+from ratelimit_svc.wire.client import request
 from tests.histories import MINUTE, START
+from tests.waiting import until
 
 RULES = """
 domain: shop
@@ -56,9 +59,9 @@ class Recording:
         return await self.store.take(lines)
 
 
-def as_it_is(verdict: Verdict) -> bytes:
+def as_it_is(verdict: Verdict) -> Any:
     """Hand verdicts through where bytes are expected: these tests look at values."""
-    return verdict  # type: ignore[return-value]
+    return verdict
 
 
 def make(store, *, rules: str = RULES, **options) -> Limiter:
@@ -75,6 +78,13 @@ def make(store, *, rules: str = RULES, **options) -> Limiter:
     return limiter
 
 
+async def tell(limiter: Limiter, data: bytes) -> Verdict:
+    """Ask, and return the verdict as the value that it is here."""
+    verdict = await limiter.ask(data)
+    assert isinstance(verdict, Verdict)
+    return verdict
+
+
 def asks(*descriptors: str, hits: int = 0) -> bytes:
     """A serialized request: each descriptor is written `key=value`."""
     entries = [[Entry(*descriptor.split("="))] for descriptor in descriptors]
@@ -85,14 +95,14 @@ class Answers:
     """Collects what callers are told."""
 
     def __init__(self) -> None:
-        self.told: list = []
+        self.told: list[Any] = []
         self.more = asyncio.Event()
 
     def __call__(self, answer) -> None:
         self.told.append(answer)
         self.more.set()
 
-    async def wait(self, number: int) -> list:
+    async def wait(self, number: int) -> list[Any]:
         """Wait until so many were told."""
         async with asyncio.timeout(10):
             while len(self.told) < number:
@@ -110,7 +120,7 @@ def held(clock) -> Recording:
 async def test_a_limit_counts_down_and_denies(held):
     """Five of five pass, each told one less; the sixth is told when to come back, rounded up."""
     limiter = make(held)
-    told = [await limiter.ask(asks("tenant=acme")) for _ in range(6)]
+    told = [await tell(limiter, asks("tenant=acme")) for _ in range(6)]
     assert [verdict.code for verdict in told] == [Code.OK] * 5 + [Code.OVER_LIMIT]
     assert [verdict.statuses[0].remaining for verdict in told] == [4, 3, 2, 1, 0, 0]
     assert [verdict.statuses[0].reset_s for verdict in told] == [61] * 6
@@ -121,8 +131,8 @@ async def test_one_status_per_descriptor_in_order(held):
     """Counted, unlimited, unmatched and shadowed descriptors each have their status in their place."""
     limiter = make(held)
     data = asks("none=1", "tenant=acme", "free=1", "shadow=1")
-    await limiter.ask(data)
-    verdict = await limiter.ask(data)
+    await tell(limiter, data)
+    verdict = await tell(limiter, data)
     limits = [status.limit and status.limit.requests_per_unit for status in verdict.statuses]
     assert verdict.code is Code.OK
     assert limits == [None, 5, None, 1]
@@ -135,11 +145,11 @@ async def test_a_denied_request_consumes_nothing(held):
     """All or nothing: the tenant's window is as it was after the shared one denied."""
     limiter = make(held)
     for _ in range(5):
-        await limiter.ask(asks("tenant=full"))
-    verdict = await limiter.ask(asks("tenant=acme", "tenant=full"))
+        await tell(limiter, asks("tenant=full"))
+    verdict = await tell(limiter, asks("tenant=acme", "tenant=full"))
     assert verdict.code is Code.OVER_LIMIT
     assert [status.code for status in verdict.statuses] == [Code.OK, Code.OVER_LIMIT]
-    assert (await limiter.ask(asks("tenant=acme"))).statuses[0].remaining == 4
+    assert (await tell(limiter, asks("tenant=acme"))).statuses[0].remaining == 4
 
 
 async def test_what_asks_no_window_is_answered_without_the_store(held):
@@ -158,14 +168,14 @@ async def test_what_asks_no_window_is_answered_without_the_store(held):
 async def test_hits_add_up_and_zero_is_a_check(held):
     """hits_addend of the request counts for its descriptors; a descriptor's own 0 asks and counts nothing."""
     limiter = make(held)
-    assert (await limiter.ask(asks("tenant=a", hits=4))).statuses[0].remaining == 1
+    assert (await tell(limiter, asks("tenant=a", hits=4))).statuses[0].remaining == 1
     message = request("shop", [[Entry("tenant", "a")]])
     message.descriptors[0].hits_addend.value = 0
-    assert (await limiter.ask(message.SerializeToString())).statuses[0] == Status(
-        Code.OK, (await limiter.ask(asks("tenant=b"))).statuses[0].limit, 1, 61
+    assert (await tell(limiter, message.SerializeToString())).statuses[0] == Status(
+        Code.OK, (await tell(limiter, asks("tenant=b"))).statuses[0].limit, 1, 61
     )
-    await limiter.ask(asks("tenant=a"))
-    assert (await limiter.ask(message.SerializeToString())).code is Code.OVER_LIMIT
+    await tell(limiter, asks("tenant=a"))
+    assert (await tell(limiter, message.SerializeToString())).code is Code.OVER_LIMIT
 
 
 @pytest.mark.parametrize("hits", [2**32, 2**53 + 1, 2**64 - 1])
@@ -174,8 +184,8 @@ async def test_hits_beyond_every_limit_are_denied_and_change_nothing(held, hits)
     limiter = make(held)
     message = request("shop", [[Entry("tenant", "a")]])
     message.descriptors[0].hits_addend.value = hits
-    assert (await limiter.ask(message.SerializeToString())).code is Code.OVER_LIMIT
-    assert (await limiter.ask(asks("tenant=a"))).statuses[0].remaining == 4
+    assert (await tell(limiter, message.SerializeToString())).code is Code.OVER_LIMIT
+    assert (await tell(limiter, asks("tenant=a"))).statuses[0].remaining == 4
 
 
 async def test_a_refund_is_answered_ok_and_changes_nothing_yet(held):
@@ -183,8 +193,8 @@ async def test_a_refund_is_answered_ok_and_changes_nothing_yet(held):
     limiter = make(held)
     message = request("shop", [[Entry("tenant", "a")]], hits=3)
     message.descriptors[0].is_negative_hits = True
-    assert (await limiter.ask(message.SerializeToString())).code is Code.OK
-    assert (await limiter.ask(asks("tenant=a"))).statuses[0].remaining == 4
+    assert (await tell(limiter, message.SerializeToString())).code is Code.OK
+    assert (await tell(limiter, asks("tenant=a"))).statuses[0].remaining == 4
 
 
 # ── coalescing ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -204,15 +214,20 @@ KINDS = (
 async def test_coalescing_equals_one_after_another(store, clock, waves):
     """For any interleaving each caller is told what taking the lines' requests one by one tells: code, remaining, reset."""
     clock.now += 10 * MINUTE  # whatever the examples before have counted is gone
-    limiter, told = make(store), []
+    limiter = make(store)
+    told: list[tuple[bytes, Any]] = []
+
+    def note(data: bytes, answer: Any) -> None:
+        told.append((data, answer))
+
     for wave in waves:
         for data in wave:
-            limiter.submit(data, lambda answer, data=data: told.append((data, answer)))
+            limiter.submit(data, partial(note, data))
         await limiter.drain()
     assert len(told) == sum(map(len, waves))
     alone = make(MemoryStore(clock))
     for data, verdict in told:
-        assert await alone.ask(data) == verdict
+        assert await tell(alone, data) == verdict
 
 
 async def test_equal_requests_are_one_line_and_what_arrives_meanwhile_is_the_next_batch(held):
@@ -261,9 +276,7 @@ async def test_a_held_store_is_answered_for_before_the_callers_deadline(held):
 
     for timeout_s in (None, 0.2, 60, 0.1, 0.001):
         ask(timeout_s)
-    async with asyncio.timeout(10):
-        while len(at) < 5:
-            await asyncio.sleep(0.005)
+    await until(lambda: len(at) == 5)
     assert at[0.001] < at[0.1] < at[0.2] < at[None]
     assert at[0.1] >= 0.09
     assert at[0.2] >= 0.19
@@ -283,23 +296,23 @@ async def test_what_expired_before_it_was_sent_is_not_counted(held):
     held.go.set()
     await limiter.drain()
     assert [len(batch) for batch in held.batches] == [1]
-    assert (await limiter.ask(asks("tenant=a"))).statuses[0].remaining == 4
+    assert (await tell(limiter, asks("tenant=a"))).statuses[0].remaining == 4
 
 
 async def test_what_was_cancelled_before_it_was_sent_is_not_counted(held):
     """A caller who has gone is neither counted nor answered; one who goes later is counted."""
     limiter = make(held)
     held.go.clear()
-    sent = asyncio.create_task(limiter.ask(asks("tenant=a")))
+    sent = asyncio.create_task(tell(limiter, asks("tenant=a")))
     await held.asked.wait()
-    waiting = asyncio.create_task(limiter.ask(asks("tenant=a")))
+    waiting = asyncio.create_task(tell(limiter, asks("tenant=a")))
     await asyncio.sleep(0)
     for task in (sent, waiting):
         task.cancel()
     await asyncio.gather(sent, waiting, return_exceptions=True)
     held.go.set()
     await limiter.drain()
-    assert (await limiter.ask(asks("tenant=a"))).statuses[0].remaining == 3
+    assert (await tell(limiter, asks("tenant=a"))).statuses[0].remaining == 3
 
 
 async def test_grants_go_first_to_those_whom_the_policy_let_pass(held):
@@ -323,12 +336,12 @@ async def test_the_local_share_is_enforced_from_memory(held):
     """ceil(5 / 2) a replica while the store is away, each denial with its window; the store's own when it is back."""
     limiter = make(held, replicas=2)
     held.away = True
-    told = [await limiter.ask(asks("tenant=a")) for _ in range(4)]
+    told = [await tell(limiter, asks("tenant=a")) for _ in range(4)]
     assert [verdict.code for verdict in told] == [Code.OK] * 3 + [Code.OVER_LIMIT]
     assert [verdict.statuses[0].remaining for verdict in told] == [2, 1, 0, 0]
     assert told[3].statuses[0].reset_s == 61
     held.away = False
-    assert (await limiter.ask(asks("tenant=a"))).statuses[0].remaining == 4
+    assert (await tell(limiter, asks("tenant=a"))).statuses[0].remaining == 4
     assert limiter._metrics.policy_decisions.local == 4
     assert limiter._metrics.store_failures.unavailable == 4
 
@@ -354,9 +367,9 @@ async def test_the_strongest_policy_of_a_request_decides(held, descriptors, expe
     held.away = True
     if expected == "error":
         with pytest.raises(StoreUnavailableError, match="away"):
-            await limiter.ask(asks(*descriptors))
+            await tell(limiter, asks(*descriptors))
         return
-    verdict = await limiter.ask(asks(*descriptors))
+    verdict = await tell(limiter, asks(*descriptors))
     assert [status.code for status in verdict.statuses] == expected
     assert verdict.code is max(expected)
 
@@ -365,10 +378,10 @@ async def test_allow_lets_pass_beside_a_full_local_share(held):
     """A request with both is held to the local rule only."""
     limiter = make(held)
     held.away = True
-    told = [await limiter.ask(asks("allow=1")) for _ in range(20)]
-    told += [await limiter.ask(asks("tenant=a", "allow=1")) for _ in range(5)]
+    told = [await tell(limiter, asks("allow=1")) for _ in range(20)]
+    told += [await tell(limiter, asks("tenant=a", "allow=1")) for _ in range(5)]
     assert {verdict.code for verdict in told} == {Code.OK}
-    assert (await limiter.ask(asks("tenant=a", "allow=1"))).code is Code.OVER_LIMIT
+    assert (await tell(limiter, asks("tenant=a", "allow=1"))).code is Code.OVER_LIMIT
 
 
 async def test_a_key_that_holds_something_else_is_answered_by_policy_alone(server, clock):
@@ -378,9 +391,9 @@ async def test_a_key_that_holds_something_else_is_answered_by_policy_alone(serve
         client.hset("{a}shop/tenant=a:s60000000", "x", "y")
     async with RedisStore(server.url, clock=clock, timeout_s=5) as store:
         limiter = make(store, replicas=5)
-        first = await asyncio.gather(*(limiter.ask(asks(f"tenant={name}")) for name in "abc"))
+        first = await asyncio.gather(*(tell(limiter, asks(f"tenant={name}")) for name in "abc"))
         assert [verdict.statuses[0].remaining for verdict in first] == [0, 4, 4]
-        assert (await limiter.ask(asks("tenant=a"))).code is Code.OVER_LIMIT
+        assert (await tell(limiter, asks("tenant=a"))).code is Code.OVER_LIMIT
         assert limiter._metrics.store_failures.bad_key == 2
 
 
@@ -434,7 +447,7 @@ async def test_a_bad_request_is_not_remembered(held):
     limiter = make(held)
     for number in range(100):
         with pytest.raises(BadRequestError):
-            await limiter.ask(b"\xff" * number)
+            await tell(limiter, b"\xff" * number)
     assert len(limiter.plans) == 0
     assert limiter._metrics.bad_requests == 100
 
@@ -443,9 +456,9 @@ async def test_more_descriptors_than_one_batch_may_hold_are_refused(held):
     """A request cannot hold Redis for longer than a batch may; the most that is taken is."""
     limiter = make(held)
     most = asks(*[f"tenant=t{number}" for number in range(MAX_CHARGES)])
-    assert (await limiter.ask(most)).code is Code.OK
+    assert (await tell(limiter, most)).code is Code.OK
     with pytest.raises(BadRequestError, match="513 descriptors; at most 512"):
-        await limiter.ask(asks(*[f"tenant=t{number}" for number in range(MAX_CHARGES + 1)]))
+        await tell(limiter, asks(*[f"tenant=t{number}" for number in range(MAX_CHARGES + 1)]))
 
 
 # ── rules ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -462,17 +475,17 @@ async def test_without_rules_every_request_is_refused(held):
         options=Options(),
     )
     with pytest.raises(BadRequestError, match="no rate limit configuration loaded"):
-        await limiter.ask(asks("tenant=a"))
+        await tell(limiter, asks("tenant=a"))
 
 
 async def test_new_rules_keep_the_counts(held):
     """A raised limit acts at the next request, on what was counted already; so do new slices."""
     limiter = make(held)
     for _ in range(6):
-        await limiter.ask(asks("tenant=a"))
+        await tell(limiter, asks("tenant=a"))
     for changed in ("requests_per_unit: 9", "requests_per_unit: 10, slices: 7"):
         limiter.use(load([RuleFile("rules.yaml", RULES.replace("requests_per_unit: 5}", changed + "}").encode())]))
-        assert (await limiter.ask(asks("tenant=a"))).statuses[0].remaining == 3
+        assert (await tell(limiter, asks("tenant=a"))).statuses[0].remaining == 3
 
 
 async def test_rules_that_change_under_waiting_requests_lose_nobody(held):

@@ -93,6 +93,10 @@ def test_long_values_are_cut_in_messages():
     """A message stays readable whatever it quotes, and control characters never reach a terminal."""
     (long,) = findings(f"domain: d\ndescriptors: {'x' * 5_000}\n")
     assert len(long) < 200
+    (digits,) = findings(
+        f"domain: d\ndescriptors: [{{key: k, rate_limit: {{unit: day, requests_per_unit: {'9' * 5_000}}}}}]\n"
+    )
+    assert digits.endswith("99…' is out of range; write a whole number from 0 to 4294967295")
     (strange,) = findings('domain: d\ndescriptors: "\\e[2J"\n')
     assert '"\\x1b[2J" stands where a list is expected' in strange
 

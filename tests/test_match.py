@@ -95,6 +95,8 @@ def test_lookup_order(path, rule):
         ("*a", ["a", "ba"], ["ab", ""]),
         ("a*a", ["aa", "aba", "aaa"], ["a", "ab", "baa"]),  # head and tail never share a character
         ("a*b*c", ["abc", "axbxc", "abbc", "abcbc"], ["acb", "abxcx", "ac"]),
+        ("ab*ba*c", ["abbac"], ["abaxc"]),  # nor head and middle
+        ("a*bc*cd", ["abccd"], ["axbcd"]),  # nor middle and tail
         ("a**c", ["ac", "abc"], ["a", "c"]),
         ("*b*b*", ["bb", "abab"], ["b", "ab"]),
         ("/users/*/orders/*", ["/users/7/orders/", "/users//orders/1"], ["/users/7/orders"]),

@@ -14,6 +14,7 @@ from ratelimit_svc.store import MAX_LINES
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import SCRIPT, RedisStore
 from tests.histories import MINUTE, charge
+from tests.waiting import until
 
 SECOND = 1_000_000
 
@@ -93,13 +94,6 @@ async def test_memory_keeps_one_heap_entry_a_window(clock):
 
 
 # ── redis ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def until(condition, seconds=10.0) -> None:
-    """Wait for a state by looking at it."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_flushed_script_is_loaded_again(server, clock):
@@ -198,9 +192,9 @@ async def test_an_error_reply_leaves_the_connection_up(tmp_path):
 async def test_warnings_at_start(tmp_path):
     """An operator is told if Redis may evict windows."""
     told: list[str] = []
-    async with valkey(tmp_path, args=["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]) as server:
-        async with RedisStore(server.url, timeout_s=5, on_up=told.extend):
-            pass
+    server = valkey(tmp_path, args=["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"])
+    async with server, RedisStore(server.url, timeout_s=5, on_up=told.extend):
+        pass
     assert len(told) == 1
     assert "allkeys-lru" in told[0]
     assert "noeviction" in told[0]
@@ -215,7 +209,7 @@ async def test_a_password_is_used_and_a_wrong_one_is_told(tmp_path):
         async with RedisStore(url, timeout_s=5) as store:
             assert (await store.take([Line((charge("k", 1),), 1)]))[0].granted == 1
         async with RedisStore(f"redis://:wrong@{server.address}", timeout_s=5) as store:
-            with pytest.raises(StoreUnavailableError, match="(?i)password|auth"):
+            with pytest.raises(StoreUnavailableError, match=r"(?i)password|auth"):
                 await store.take([Line((charge("k", 1),), 1)])
 
 

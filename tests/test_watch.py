@@ -41,11 +41,32 @@ def replace_link(link: Path, target: str) -> None:
     fresh.rename(link)
 
 
+class Wake(asyncio.Event):
+    """A wake event that tells when a look begins: then it is cleared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._looks: asyncio.Queue[None] = asyncio.Queue()
+
+    def clear(self) -> None:
+        super().clear()
+        self._looks.put_nowait(None)
+
+    async def looked(self) -> None:
+        """Force a look and wait for its end, that is, for the beginning of one more."""
+        for _ in range(2):
+            while not self._looks.empty():
+                self._looks.get_nowait()
+            self.set()
+            async with asyncio.timeout(PATIENCE):
+                await self._looks.get()
+
+
 class Watched:
     """What a watch has reported, one at a time."""
 
     def __init__(self) -> None:
-        self.wake = asyncio.Event()
+        self.wake = Wake()
         self.reports: asyncio.Queue[RuleSet | RulesError] = asyncio.Queue()
 
     async def report(self) -> RuleSet | RulesError:
@@ -136,11 +157,13 @@ async def test_a_bad_change_is_an_error_once_and_a_good_one_follows(tmp_path):
         overwrite(file, rules("many"))
         assert "rules.yaml:2: descriptors[0].rate_limit.requests_per_unit: 'many' is text" in await watched.error()
         overwrite(file, rules("many") + "# the same fault\n")
-        watched.wake.set()
+        await watched.wake.looked()
         overwrite(file, "domain: [")
         assert "not YAML" in await watched.error()
         overwrite(file, rules(1))
         assert await watched.limit() == 1
+        overwrite(file, "domain: [")
+        assert "not YAML" in await watched.error()
 
 
 async def test_a_half_written_file_is_an_error_until_it_is_whole(tmp_path):
@@ -282,7 +305,7 @@ async def test_what_does_not_change_the_bytes_is_no_change(tmp_path):
         (tmp_path / "README").write_text("not rules")
         (tmp_path / ".rules.yaml.swp").write_text("not rules")
         os.utime(file, (0, 0))
-        watched.wake.set()
+        await watched.wake.looked()
         overwrite(file, rules(2))
         assert await watched.limit() == 2  # and nothing before it
 

@@ -105,7 +105,7 @@ class Document:
 
     def entries(self, at: At) -> Entries:
         """Read a mapping, `<<` included: its own keys win over merged ones, and those merged first over later ones."""
-        return self._flat(at, at.node, ())
+        return self._flat(at, at.node, 0)
 
     def _note(self, line: int, path: str, message: str) -> None:
         if len(path) > 240:
@@ -117,16 +117,16 @@ class Document:
             )
             raise GaveUp
 
-    def _flat(self, at: At, node: YamlNode, outer: tuple[int, ...]) -> Entries:
+    def _flat(self, at: At, node: YamlNode, depth: int) -> Entries:
         assert isinstance(node, Mapping)
         if id(node) in self._entries:  # the document keeps its nodes, so an id stays one node's
             return self._entries[id(node)]
-        if id(node) in outer or len(outer) > MAX_MERGES:
+        if depth > MAX_MERGES:
             self.give_up(node.line, at.path, "this mapping is merged (`<<`) into itself, or through too many others")
         merged: list[Mapping] = []
         own = self._own(At(node, at.path), merged)
         for mapping in merged:
-            flat = self._flat(at, mapping, (*outer, id(node)))
+            flat = self._flat(at, mapping, depth + 1)
             self.spend(at, len(flat))
             for name, pair in flat.items():
                 own.setdefault(name, pair)

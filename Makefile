@@ -1,0 +1,40 @@
+# Every command makes .venv when it is missing. Needed: Python ≥ 3.11, make, the package registry.
+
+PYTHON ?= python3
+BIN := .venv/bin
+EXTRAS ?= dev
+
+.PHONY: help venv demo test check proto test-tools test-docker build clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+venv: .venv/installed ## Make .venv with everything in it
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+demo: venv ## Watch a real Envoy and two replicas hold three tenants to their limits
+	$(BIN)/ratelimit-svc demo
+
+test: venv ## Run all tests that need nothing but Python
+	$(BIN)/pytest
+
+check: venv ## Lint, types, import layers, example rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_layers.py tests/test_proto.py tests/test_docs.py
+	$(BIN)/ratelimit-svc check config
+
+proto: venv ## Generate ratelimit_svc/pb from proto/
+	$(BIN)/python proto/generate.py
+
+build: venv ## Build the wheel and the sdist into dist/
+	$(BIN)/python -m build
+
+clean: ## Remove what was made
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

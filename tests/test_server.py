@@ -1,0 +1,214 @@
+"""The life of the process: start, ready, drain, close, as its signals, its health and its log show it."""
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from ratelimit_svc.demo.child import until
+from ratelimit_svc.demo.parts import Replica, get, valkey
+from ratelimit_svc.model import Entry
+from ratelimit_svc.wire.client import CallError, Client, request
+
+RULES = "domain: shop\ndescriptors: [{key: tenant, rate_limit: {unit: hour, requests_per_unit: %d}}]\n"
+
+
+@pytest.fixture
+def rules(tmp_path) -> Path:
+    """A rule file of one rule, three an hour."""
+    path = tmp_path / "rules" / "shop.yaml"
+    path.parent.mkdir()
+    path.write_text(RULES % 3)
+    return path
+
+
+def ask(replica: Replica, tenant: str = "a", timeout_s: float = 5):
+    with Client(replica.address, timeout_s=timeout_s) as client:
+        return client.ask(request("shop", [[Entry("tenant", tenant)]]))
+
+
+def log_of(replica: Replica) -> list[dict[str, str]]:
+    return [json.loads(line) for line in replica.log.read_text().splitlines()]
+
+
+async def ended(replica: Replica) -> int:
+    """Wait for the end and return the exit status."""
+
+    async def is_over() -> bool:
+        return not replica.running
+
+    await until(is_over, "it ends")
+    assert replica._process is not None
+    return replica._process.returncode
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_a_quiet_life_logs_a_handful_of_lines(tmp_path, rules, loop):
+    """Start, listen, drain, stop: each one line, on either loop, and exit status 0."""
+    async with Replica(tmp_path / "replica", rules=rules, env={"LOOP": loop, "LOG_FORMAT": "json"}) as replica:
+        assert [ask(replica).overall_code for _ in range(4)] == [1, 1, 1, 2]
+        os.kill(replica.pid, signal.SIGTERM)
+        assert await ended(replica) == 0
+    events = [line["event"] for line in log_of(replica)]
+    assert events[0].startswith("REDIS_URL is not set: windows are kept in this process's memory")
+    assert events[1:] == ["rules loaded", "listening", "draining", "stopped"]
+
+
+async def test_it_serves_on_while_it_drains(tmp_path, rules):
+    """Told to stop it is unready at once, answers for DRAIN_DELAY, and goes at a second signal."""
+    async with Replica(tmp_path / "replica", rules=rules, env={"DRAIN_DELAY": "60s", "LOG_FORMAT": "json"}) as replica:
+        assert await get(f"{replica.http}/healthcheck") == (200, "OK")
+        os.kill(replica.pid, signal.SIGTERM)
+
+        async def unready() -> bool:
+            return await get(f"{replica.http}/healthcheck") == (500, "draining")
+
+        await until(unready, "it is unready")
+        assert ask(replica).overall_code == 1
+        os.kill(replica.pid, signal.SIGINT)
+        assert await ended(replica) == 0
+
+
+async def test_a_call_under_way_is_answered_before_it_ends(tmp_path, rules):
+    """Nothing accepted is dropped: a call that waits for a hanging store gets its answer while the process drains."""
+    async with valkey(tmp_path / "valkey") as store:
+        env = {"STORE_TIMEOUT": "2s", "DRAIN_DELAY": "0s"}
+        async with Replica(tmp_path / "replica", rules=rules, redis_url=store.url, env=env) as replica:
+            assert ask(replica).statuses[0].limit_remaining == 2
+            os.kill(store.pid, signal.SIGSTOP)
+            call = asyncio.create_task(asyncio.to_thread(ask, replica))
+
+            async def waits() -> bool:
+                return await replica.metric("ratelimit_svc_store_batches_total") == 2
+
+            await until(waits, "the call waits for the store")
+            os.kill(replica.pid, signal.SIGTERM)
+            assert (await call).overall_code == 1
+            assert await ended(replica) == 0
+            os.kill(store.pid, signal.SIGCONT)
+
+
+async def test_bad_rules_at_the_start_are_told_and_mended_without_a_restart(tmp_path, rules):
+    """It starts, says what is wrong, is not ready, and becomes ready when the file is right."""
+    rules.write_text("domain: shop\ndescriptors: [{kee: tenant}]\n")
+    replica = Replica(tmp_path / "replica", rules=rules, env={"LOG_FORMAT": "json"})
+    replica.folder.mkdir()
+    replica._spawn()
+    try:
+
+        async def told() -> bool:
+            return await get(f"{replica.http}/healthcheck") == (500, "no rules loaded")
+
+        await until(told, "it says that it has no rules")
+        with pytest.raises(CallError, match="UNKNOWN: no rate limit configuration loaded"):
+            ask(replica)
+        detail = json.loads((await get(f"{replica.http}/healthcheck?verbose"))[1])
+        assert len(detail["rules"]["findings"]) >= 1
+        assert "kee" in detail["rules"]["findings"][0]
+        rules.write_text(RULES % 3)
+        await until(replica.ready, "it is ready")
+        assert ask(replica).overall_code == 1
+    finally:
+        await replica.stop()
+    errors = [line for line in log_of(replica) if line["level"] == "error"]
+    assert "kee" in errors[0]["finding"]
+    assert errors[0]["kept"] == "nothing is limited yet"
+
+
+async def test_a_change_of_the_rules_is_taken_and_a_bad_one_is_not(tmp_path, rules):
+    """Limits change under the counts; nonsense changes nothing and is told; SIGHUP looks at once and ends nothing."""
+    async with Replica(tmp_path / "replica", rules=rules.parent) as replica:
+        assert ask(replica).statuses[0].limit_remaining == 2
+        rules.write_text(RULES % 10)
+
+        async def limit_is_ten() -> bool:
+            return ask(replica, "probe").statuses[0].current_limit.requests_per_unit == 10
+
+        await until(limit_is_ten, "the new limit acts")
+        assert ask(replica).statuses[0].limit_remaining == 8
+        rules.write_text("nonsense")
+        os.kill(replica.pid, signal.SIGHUP)
+
+        async def told() -> bool:
+            return await replica.metric("ratelimit_svc_rules_loads_total", result="failed") == 1
+
+        await until(told, "the bad change is told")
+        assert ask(replica).statuses[0].limit_remaining == 7
+        assert await get(f"{replica.http}/healthcheck") == (200, "OK")
+
+
+async def test_without_redis_it_starts_is_ready_and_recovers_by_itself(tmp_path, rules):
+    """Started while Redis is away it answers by its local share; when Redis comes, by Redis; and it says both."""
+    store = valkey(tmp_path / "valkey")
+    env = {"REPLICAS": "3", "LOG_FORMAT": "json"}
+    async with Replica(tmp_path / "replica", rules=rules, redis_url=store.url, env=env) as replica:
+        assert [ask(replica).overall_code for _ in range(2)] == [1, 2]
+        detail = json.loads((await get(f"{replica.http}/healthcheck?verbose"))[1])
+        assert (detail["ready"], detail["store"]["up"]) == (True, False)
+        assert await replica.metric("ratelimit_svc_store_up") == 0
+        async with store:
+
+            async def up() -> bool:
+                return await replica.metric("ratelimit_svc_store_up") == 1
+
+            await until(up, "the store is up")
+            assert [ask(replica).overall_code for _ in range(4)] == [1, 1, 1, 2]
+    said = [line["event"] for line in log_of(replica) if "store is" in line["event"]]
+    assert said[:2] == ["store is away: answering by on_store_failure", "store is up"]
+
+
+async def test_a_replica_that_requires_redis_is_unready_without_it(tmp_path, rules):
+    """READY_REQUIRES_REDIS opts in."""
+    store = valkey(tmp_path / "valkey")
+    env = {"READY_REQUIRES_REDIS": "true"}
+    async with store, Replica(tmp_path / "replica", rules=rules, redis_url=store.url, env=env) as replica:
+        await store.kill()
+
+        async def unready() -> bool:
+            return await get(f"{replica.http}/healthcheck") == (500, "the store is away")
+
+        await until(unready, "it is unready")
+        await store.start()
+        await until(replica.ready, "it is ready again")
+
+
+async def test_json_over_http(tmp_path, rules):
+    """The reference's /json: 200, 429 over the limit, 400 for nonsense."""
+    import aiohttp
+
+    body = {"domain": "shop", "descriptors": [{"entries": [{"key": "tenant", "value": "a"}]}], "hitsAddend": 2}
+    async with Replica(tmp_path / "replica", rules=rules) as replica, aiohttp.ClientSession() as session:
+        answers = []
+        for sent in (body, body, {"domain": ""}, {"domian": "shop"}):
+            async with session.post(f"{replica.http}/json", json=sent) as answer:
+                answers.append((answer.status, await answer.text()))
+    assert [status for status, _ in answers] == [200, 429, 400, 400]
+    assert json.loads(answers[0][1])["statuses"][0]["limitRemaining"] == 1
+    assert json.loads(answers[1][1])["overallCode"] == "OVER_LIMIT"
+
+
+async def test_two_replicas_share_what_redis_holds(tmp_path, rules):
+    """Each counts what the other has let pass."""
+    async with valkey(tmp_path / "valkey") as store:
+        folder = tmp_path
+        async with (
+            Replica(folder / "a", rules=rules, redis_url=store.address) as one,
+            Replica(folder / "b", rules=rules, redis_url=store.url) as other,
+        ):
+            told = [ask(replica).overall_code for replica in (one, other, one, other)]
+    assert told == [1, 1, 1, 2]
+
+
+async def test_a_port_that_is_taken_ends_it_with_a_sentence(tmp_path, rules):
+    """No traceback: what could not be had, and exit status 2."""
+    async with Replica(tmp_path / "a", rules=rules) as first:
+        second = Replica(tmp_path / "b", rules=rules, env={"GRPC_PORT": str(first.grpc_port)})
+        second.folder.mkdir()
+        second._spawn()
+        assert await ended(second) == 2
+    text = second.log.read_text()
+    assert "gRPC cannot listen on 127.0.0.1" in text
+    assert "Traceback" not in text
