@@ -145,8 +145,10 @@ class Replica(Child):
         return (await get(f"{self.http}/healthcheck"))[0] == 200
 
     async def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels; 0 where there is none."""
-        _, text = await get(f"{self.http}/metrics")
+        """The sum of a metric's samples that have these labels; 0 where none has, ChildError where there is no such metric."""
+        status, text = await get(f"{self.http}/metrics")
+        if f"# HELP {name} " not in text:
+            raise ChildError(f"{self.name} shows no metric {name} (status {status})")
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
 

@@ -72,9 +72,19 @@ async def stage(
     replicas: int = 2,
     env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Scene]:
-    """Start everything: Valkey first, the others side by side. `envoy_filter` is the text of the document."""
+    """Start everything: Valkey first, the others side by side.
+
+    Args:
+        folder: where each process gets a folder of its own.
+        rules: the rule file of all replicas.
+        envoy_filter: the text of the document that Envoy runs.
+        proxy: which of Istio's proxies Envoy is.
+        replicas: how many.
+        env: settings of the replicas, beside or instead of these.
+    """
     store = valkey(folder / "valkey", append_only=True)
-    settings = {"REPLICAS": str(replicas), **(env or {})}
+    # a laptop may stall for longer than a mesh would wait for Redis: here Envoy's timeout is the one that counts
+    settings = {"REPLICAS": str(replicas), "STORE_TIMEOUT": "1s", **(env or {})}
     services = tuple(
         Replica(folder / f"replica-{number}", rules=rules, redis_url=store.url, env=settings, name=f"replica-{number}")
         for number in range(1, replicas + 1)

@@ -3,6 +3,7 @@
 ```
 files      a path → the bytes of its rule files                 (only here is the disk read)
 compose    bytes → nodes that know their line                   (only here is YAML parsed)
+nodes      those nodes, and the document that collects what is wrong
 kinds      a node → a text, a number, a choice, or what is wrong with it
 load       nodes → a compiled RuleSet, by tables of keys        (the rule language)
 match      a RuleSet and a descriptor → its rule                (pure, on the way of requests)

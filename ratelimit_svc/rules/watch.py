@@ -74,8 +74,8 @@ async def watch(
         goes on; a look under way finishes in its thread, and its result is dropped.
 
     Error handling:
-        Nothing about the files raises: missing, unreadable, half written and wrong files all go to `on_error`, each
-        distinct error once until there were good rules again. Files that return to what they were before an error are
+        Nothing about the files raises: missing, unreadable, half written and wrong files all go to `on_error`, the same
+        findings once until something else was reported. Files that return to what they were before an error are
         reported to `on_rules`, so that the error can be cleared. Where the file system gives no notices (inotify's limits
         are reached), looks go on every `every` seconds. What the callbacks raise ends the watch.
     """

@@ -1,0 +1,138 @@
+"""The commands, run as a user runs them."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ratelimit_svc import __version__
+from ratelimit_svc.demo.parts import Replica
+from ratelimit_svc.settings import TABLE
+
+CONFIG = Path(__file__).parents[1] / "config"
+
+GOOD = """\
+domain: shop
+tenant: tenant
+descriptors:
+  - key: tenant
+    value: gold
+    rate_limit: {unit: minute, requests_per_unit: 3, name: gold plan}
+  - key: free
+    rate_limit: {unlimited: true}
+"""
+
+
+def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `ratelimit-svc` and return its status and what it said."""
+    command = [sys.executable, "-m", "ratelimit_svc", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=env, check=False)
+
+
+@pytest.fixture
+def good(tmp_path) -> Path:
+    """A good rule file."""
+    path = tmp_path / "good.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_help_names_every_command_and_every_setting():
+    """`--help` is complete: each setting with its variable and its default."""
+    assert __version__ in run("--version").stdout
+    for command in ("serve", "demo", "check", "explain", "hit"):
+        assert command in run("--help").stdout
+    text = " ".join(run("serve", "--help").stdout.split())
+    for setting in TABLE:
+        if setting.flag:
+            assert setting.flag in text
+            assert f"[{setting.variable}; default {setting.default or 'empty'}]" in text
+
+
+def test_check_says_ok_or_every_finding_with_its_place(good, tmp_path):
+    """Exit status 0 and a line; or 1 and a line per finding that an editor can jump to, all files together."""
+    assert (run("check", good).returncode, run("check", good).stdout) == (0, "ok: 2 rules in 1 domains, 1 files\n")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(
+        "domain: other\ndescriptors:\n  - key: a\n    rate_limit: {unit: fortnight, requests_per_unit: -1}\n"
+    )
+    told = run("check", good, bad)
+    assert told.returncode == 1
+    assert told.stdout == ""
+    lines = told.stderr.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"{bad}:4: descriptors[0].rate_limit.") for line in lines)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(GOOD)
+    assert "shop" in run("check", good, copy).stderr
+
+
+def test_check_takes_folders_and_names_their_files_with_the_folder(tmp_path):
+    """What is printed is a path that exists."""
+    assert run("check", CONFIG).returncode == 0
+    (tmp_path / "bad.yaml").write_text("domain: ''\n")
+    assert run("check", tmp_path).stderr.startswith(f"{tmp_path / 'bad.yaml'}:1: `domain` is missing")
+    assert run("check", tmp_path / "none").returncode == 1
+
+
+def test_explain_says_which_rule_and_why_not_the_others(good):
+    """Exit status 0 where a rule limits, 1 where none does, each with its reason."""
+    found = run("explain", good, "shop", "tenant=gold")
+    assert found.returncode == 0
+    assert "shop/tenant=gold" in found.stdout
+    assert "3 per minute" in found.stdout
+    none = run("explain", good, "shop", "tenant=silver")
+    assert none.returncode == 1
+    assert "gold" in none.stdout
+    assert run("explain", good, "shop", "tenant").returncode == 2
+    assert "key=value" in run("explain", good, "shop", "tenant").stderr
+
+
+async def test_hit_asks_a_running_service(good, tmp_path):
+    """Status 0 while it passes, 1 once it is over the limit, 2 where there is no answer."""
+    async with Replica(tmp_path / "replica", rules=good) as replica:
+        first, third, error = await asyncio.gather(
+            asyncio.to_thread(run, "hit", replica.address, "shop", "tenant=gold", "+", "free=1", "x=y", "+", "free=2"),
+            asyncio.to_thread(run, "hit", replica.address, "shop", "tenant=other"),
+            asyncio.to_thread(run, "hit", replica.address, "", "tenant=other"),
+        )
+        again = await asyncio.to_thread(
+            run, "hit", replica.address, "shop", "tenant=gold", "--hits", "2", "--times", "2"
+        )
+    assert first.returncode == 0
+    assert first.stdout.splitlines() == [
+        "OK",
+        "  OK, limit 3 per minute (gold plan), 2 remaining, reset in 61 s",
+        "  OK, no limit asked",
+        "  OK, unlimited",
+    ]
+    assert (third.returncode, third.stdout) == (0, "OK\n  OK, no limit asked\n")
+    assert error.returncode == 2
+    assert "rate limit domain must not be empty" in error.stderr
+    assert again.returncode == 1
+    assert again.stdout.splitlines()[0] == "OK"
+    assert again.stdout.splitlines()[2] == "OVER_LIMIT"
+    nobody = await asyncio.to_thread(run, "hit", replica.address, "shop", "tenant=gold", "--timeout", "0.2")
+    assert nobody.returncode == 2
+    assert "Traceback" not in nobody.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["serve", "--port", "http"], "--port='http': must be"),
+        (["serve", "--redis-url", "nowhere"], "REDIS_URL"),
+        (["serve", "--store-timeout", "100"], "--store-timeout='100': must be"),
+        (["hit", "127.0.0.1:1", "shop", "tenant"], "an entry is written key=value"),
+        (["hit", "127.0.0.1:1", "shop", "a=b", "--hits", "0"], "must be a whole number from 1"),
+        (["nonsense"], "invalid choice"),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_sentence(arguments, text):
+    """Exit status 2, what was given and what would be right; no traceback."""
+    told = run(*arguments)
+    assert told.returncode == 2
+    assert text in told.stderr
+    assert "Traceback" not in told.stderr

@@ -1,0 +1,83 @@
+"""What the README says is so: its commands exist, its settings too, its rules load, its files are there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ratelimit_svc.cli import _parser
+from ratelimit_svc.rules.files import RuleFile
+from ratelimit_svc.rules.load import TABLES, load
+from ratelimit_svc.settings import TABLE
+
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text()
+PAGES = [PROJECT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")]
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_every_command_in_the_readme_is_one():
+    """Each `ratelimit-svc …` line parses, and each `make …` is a target."""
+    targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    assert len(lines) >= 6
+    for line in lines:
+        words = [word for word in shlex.split(line) if not re.match(r"^[A-Z_]+=", word)]
+        if words[0] == "make":
+            assert words[1] in targets, line
+        else:
+            assert words[0] == "ratelimit-svc", line
+            _parser().parse_args(words[1:])
+
+
+def test_every_make_target_named_in_prose_exists():
+    """Also those in the running text, and `make help` says what each is for."""
+    makefile = (PROJECT / "Makefile").read_text()
+    for page in PAGES:
+        for target in re.findall(r"`make ([a-z-]+)`", page.read_text()):
+            assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
+
+
+def test_every_variable_in_the_readme_is_a_setting_with_that_default():
+    """The table's rows are true."""
+    settings = {setting.variable: setting for setting in TABLE}
+    rows = re.findall(r"^\| (`[A-Z_`, ]+) \|([^|]*)\|", README, re.MULTILINE)
+    assert len(rows) >= 8
+    for names, defaults in rows:
+        variables = re.findall(r"`([A-Z_]+)`", names)
+        shown = [default.strip() for default in defaults.split(",")]
+        for variable, default in zip(variables, shown, strict=True):
+            assert settings[variable].default == ("" if default.startswith("(") else default), variable
+    for page in PAGES:
+        for variable in re.findall(r"`([A-Z]+_[A-Z_]+)`", page.read_text()):
+            assert variable in settings, f"{page.name}: {variable}"
+
+
+def test_every_rule_key_is_in_the_readme_and_every_key_there_is_one():
+    """The table of keys is the loader's."""
+    known = {name for table in TABLES for name in table.rows}
+    section = README.split("## A worked configuration")[1].split("## Run it for real")[0]
+    named = {
+        name for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    }
+    assert named == known
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_the_rules_in_the_readme_load(block):
+    """Whoever copies them has rules that work."""
+    assert load([RuleFile("README.md", block.encode())]).rules
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_is_named_exists(page):
+    """Paths of the project in backquotes are there."""
+    for path in re.findall(r"`((?:config|deploy|tests|ratelimit_svc|proto)/[\w./-]*)`", page.read_text()):
+        assert (PROJECT / path).exists(), path
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / link).exists(), link
