@@ -80,7 +80,7 @@ def test_dockerfile_copies_what_exists_and_runs_as_nobody():
     text = (ROOT / "deploy/Dockerfile").read_text()
     ignored = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
     sources = [name for line in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.MULTILINE) for name in line.split()]
-    assert len(sources) == 6
+    assert len(sources) == 7
     assert [name for name in sources if not (ROOT / name).exists() or f"!{name}" not in ignored] == []
     for line in (
         "FROM ${BASE_IMAGE}",
@@ -147,10 +147,25 @@ def test_settings_that_are_named_exist():
     assert kubernetes | SERVICES["ratelimit"]["environment"].keys() <= known
 
 
-def test_the_rules_of_the_manifest_load(tmp_path):
-    """The rules in the ConfigMap are rules: the service loads them as they are."""
+@pytest.mark.parametrize(
+    ("entries", "limit"),
+    [
+        ({"tenant": "gold"}, 50),
+        ({"tenant": "anyone"}, 5),
+        ({"route": "checkout"}, 20),
+        ({"route": "checkout", "tenant": "gold"}, 5),
+    ],
+)
+def test_the_rules_of_the_manifest_answer_the_filters(tmp_path, entries, limit):
+    """The service loads the ConfigMap's rules as they are, and they have a limit for every descriptor that the filters send."""
+    from ratelimit_svc.model import Entry
+    from ratelimit_svc.rules.files import read
     from ratelimit_svc.rules.load import load
+    from ratelimit_svc.rules.match import find
 
     for name, text in manifest("ConfigMap", "ratelimit-rules")["data"].items():
         (tmp_path / name).write_text(text)
-    assert load(tmp_path)
+    rule = find(load(read(tmp_path)).domains["shop"], [Entry(*entry) for entry in entries.items()])
+    assert rule
+    assert rule.limit
+    assert rule.limit.requests_per_unit == limit

@@ -18,8 +18,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "server",
         "wire admin settings logs",
         "limiter",
-        "plans verdicts deadlines metrics health redis_address",
-        "rules store kinds",
+        "plans verdicts deadlines metrics health",
+        "rules store",
         "windows",
         "model errors pb",
     )

@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import shutil
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -154,9 +155,9 @@ class Replica(Child):
 
 
 def _where_we_are() -> dict[str, str]:
-    """In a checkout, the child finds this package where we have it; installed, it finds it as we did."""
-    root = Path(ratelimit_svc.__file__).parents[1]
-    return {"PYTHONPATH": str(root)} if (root / "pyproject.toml").exists() else {}
+    """Let the child run this very package: where it is not installed (a checkout), tell it where to look."""
+    root = str(Path(ratelimit_svc.__file__).parents[1])
+    return {} if root in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")) else {"PYTHONPATH": root}
 
 
 class Envoy(Child):

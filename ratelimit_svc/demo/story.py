@@ -68,10 +68,12 @@ async def _run(folder: Path, *, keep: bool, seconds: float) -> int:
         async with stage(folder, rules=rules, envoy_filter=envoy_filter) as scene:
             facts = await play(scene, console=console, seconds=seconds)
             proof = claims(facts)
-            _print_proof(proof, console)
+            held = _print_proof(proof, console)
+            if not held:  # the logs are removed with the folder
+                print(*(child.tail() for child in scene.children), sep="\n", file=sys.stderr)
             if keep:
                 await _keep(scene, console)
-    return 0 if all(claim.held for claim in proof) else BROKEN
+    return 0 if held else BROKEN
 
 
 @contextmanager
@@ -158,13 +160,15 @@ async def _answers_by_share(scene: Scene) -> int:
     return int(sum(await scene.metrics("ratelimit_svc_policy_decisions_total")))
 
 
-def _print_proof(proof: list[Claim], console: Console) -> None:
+def _print_proof(proof: list[Claim], console: Console) -> bool:
+    """Print every claim, and return whether all held."""
     console.print("\nThe proof, from what the callers saw:\n")
     for claim in proof:
         mark = "[green]held  [/]" if claim.held else "[bold red]BROKEN[/]"
         console.print(f"  {mark}  {claim.text}", highlight=False, soft_wrap=True)
     broken = sum(not claim.held for claim in proof)
     console.print(f"\n{broken} of {len(proof)} did not hold." if broken else f"\nAll {len(proof)} held.")
+    return not broken
 
 
 async def _keep(scene: Scene, console: Console) -> None:
@@ -179,7 +183,7 @@ Everything is still running. Try, in another terminal:
   {command} hit {scene.replicas[0].address} shop tenant=gold
   {os.environ.get("EDITOR", "vi")} {scene.rules}                  # a new limit acts at once
   curl -s {scene.replicas[0].http}/metrics | grep ratelimit_svc_
-  kill -9 {scene.store.pid}                  # Valkey; it comes back after five seconds
+  kill -9 {scene.store.pid}                  # Valkey; it comes back within five seconds
 
 Ctrl-C stops it all.""",
         highlight=False,

@@ -46,7 +46,10 @@ def _escaped(text: str) -> str:
 
 
 def _bounded(text: str) -> str:
-    """Return the (escaped) text, or `#` and its hash if it is long. `#` itself is always escaped, so neither is forged."""
+    """Return the (escaped) text, or `#` and its hash if it is long. `#` itself is always escaped, so neither is forged.
+
+    An empty text is `#`: Redis Cluster takes `{}` for no tag at all.
+    """
     if len(text) <= MAX_PART:
-        return text
+        return text or "#"
     return "#" + blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,5 +1,7 @@
 """What the process can be told, by environment variable or by flag. Read once, at the start.
 
+`kinds` has what the text of a setting may be, `redis_address` the ways to write where Redis is.
+
 Rule 1: the only module that knows the names of variables and flags. The fields of `Settings` are the one table of them:
         variable, kind, default and meaning stand together; `TABLE` is the same for those who list them (help, tests).
 Rule 2: a flag goes before its variable. A variable that is set but empty is its default where it is text, and an error where
@@ -14,10 +16,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
 
-from ratelimit_svc import redis_address
 from ratelimit_svc.errors import SettingsError
-from ratelimit_svc.kinds import BOOLEAN, PORT, TEXT, Kind, choice, duration, integer
-from ratelimit_svc.redis_address import RedisAddress
+from ratelimit_svc.settings import redis_address
+from ratelimit_svc.settings.kinds import BOOLEAN, PORT, TEXT, Kind, choice, duration, integer
+from ratelimit_svc.settings.redis_address import RedisAddress
 
 T = TypeVar("T")
 
