@@ -3,7 +3,7 @@
 The way of a request, and where to look:
 
     wire      bytes from Envoy, in and out           (wire/rls, wire/grpcio)
-    limiter   plan → batch → take → verdict          (read this first)
+    limiter   plan → batch → take → verdict          (read this first; its parts: plans, waiting, verdicts, deadlines)
     rules     which rule meets which descriptor      (rules/load, rules/match, rules/watch)
     store     where windows are kept                 (store/memory, store/redis, store/keys)
     windows   the arithmetic, in Python and in Lua   (windows/sliding_window, windows/batch)

@@ -12,7 +12,6 @@ HTTP. Metrics are counted here, once, when a verdict is given.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -23,11 +22,9 @@ from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailab
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import BAD_KEY, Code, Grant, Line, OnStoreFailure, Plan, Request, Role, Verdict
 from ratelimit_svc.rules.match import RuleSet
-from ratelimit_svc.store import MAX_CHARGES, MAX_LINES, Store
+from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
-
-Answer = Callable[[bytes | RateLimitError], None]
-"""Called once with the verdict's bytes, or with the error that the caller is told."""
+from ratelimit_svc.waiting import Answer, Waiting, WaitingLine, WaitingLines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,30 +43,6 @@ class Options:
     key_prefix: str = ""
 
 
-class Waiting:
-    """One request that waits for the store."""
-
-    __slots__ = ("admitted", "answer", "done", "line")
-
-    def __init__(self, line: "WaitingLine", answer: Answer) -> None:
-        self.line = line
-        self.answer = answer
-        self.done = False
-        """Answered, or cancelled: nobody waits any more."""
-        self.admitted = False
-        """Let pass by policy while the store had it: the first to be given a grant when that comes."""
-
-
-class WaitingLine:
-    """Requests with the same plan that will be taken together."""
-
-    __slots__ = ("plan", "requests")
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.requests: list[Waiting] = []
-
-
 class Limiter:
     """Answers requests from one store under the rules in force.
 
@@ -81,7 +54,7 @@ class Limiter:
         metrics: counted as verdicts are given.
         options: see Options.
 
-    Resource handling: belongs to the running event loop; `drain` waits for what was accepted, `close` forgets it.
+    Resource handling: belongs to the running event loop; `close` forgets whoever still waits.
     """
 
     def __init__(
@@ -102,15 +75,11 @@ class Limiter:
         self._rules: RuleSet | None = None
         self.plans = plans.PlanMemory(self._plan, most_bytes=options.plan_memory_bytes)
         self._deadlines = Deadlines[Waiting](self._loop, self._expire)
-        self._queue: deque[WaitingLine] = deque()
-        self._joinable: dict[Plan, WaitingLine] = {}
-        """Lines of the queue that requests with the same plan may still join."""
-        self.waiting = 0
-        """Requests in the queue, not counting those that are with the store."""
+        self.waiting = WaitingLines()
         self._commits: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Limiter: {self.waiting} waiting, {self.plans!r}>"
+        return f"<Limiter: {self.waiting.requests} waiting, {self.plans!r}>"
 
     def use(self, rules: RuleSet) -> None:
         """Put these rules in force. Windows keep their counts: keys do not name limits."""
@@ -138,16 +107,12 @@ class Limiter:
         if not plan.charges:
             answer(self._encode(verdicts.granted(plan, Grant(1, ()), 0)))
             return None
-        if self.waiting >= self._options.queue_limit:
+        waiting = Waiting(plan, answer)
+        if self.waiting.requests >= self._options.queue_limit:
             self._metrics.policy_decisions.shed += 1
-            self._answer_by_policy(
-                Waiting(WaitingLine(plan), answer), StoreUnavailableError("too many requests wait for the store")
-            )
+            self._answer_by_policy(waiting, StoreUnavailableError("too many requests wait for the store"))
             return None
-        line = self._line(plan)
-        waiting = Waiting(line, answer)
-        line.requests.append(waiting)
-        self.waiting += 1
+        self.waiting.add(waiting)
         self._deadlines.add(waiting, self._loop.time() + self._patience_s(timeout_s))
         if self._commits is None:
             self._commits = self._loop.create_task(self._commit(), name="group commit")
@@ -180,11 +145,6 @@ class Limiter:
         """Forget a request whose caller has gone. Not counted if the store does not have it yet."""
         waiting.done = True
 
-    async def drain(self) -> None:
-        """Wait until everything accepted is answered."""
-        while self._commits is not None:
-            await asyncio.shield(self._commits)
-
     def close(self) -> None:
         """Forget what is left."""
         self._deadlines.close()
@@ -204,42 +164,15 @@ class Limiter:
 
     # ── group commit ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _line(self, plan: Plan) -> WaitingLine:
-        """Return the line that a request with this plan waits in: with its like where that is exact, else its own."""
-        line = self._joinable.get(plan)
-        if line is None:
-            line = WaitingLine(plan)
-            self._queue.append(line)
-            if plan.coalesces:
-                self._joinable[plan] = line
-        return line
-
     async def _commit(self) -> None:
         """Take batch after batch until nobody waits."""
         try:
-            while self._queue:
-                batch = self._next_batch()
+            while self.waiting:
+                batch = self.waiting.next_batch()
                 if batch:
                     await self._take(batch)
         finally:
             self._commits = None
-
-    def _next_batch(self) -> list[WaitingLine]:
-        """Return the lines that go next, without the requests that nobody waits for any more."""
-        batch: list[WaitingLine] = []
-        charges = 0
-        while self._queue and len(batch) < MAX_LINES:
-            line = self._queue[0]
-            charges += len(line.plan.charges)
-            if charges > MAX_CHARGES:
-                break
-            self._queue.popleft()
-            self._joinable.pop(line.plan, None)
-            self.waiting -= len(line.requests)
-            line.requests = [waiting for waiting in line.requests if not waiting.done]
-            if line.requests:
-                batch.append(line)
-        return batch
 
     async def _take(self, batch: Sequence[WaitingLine]) -> None:
         """Take one batch and answer its requests."""
@@ -313,7 +246,7 @@ class Limiter:
     def _answer_by_policy(self, waiting: Waiting, error: StoreUnavailableError) -> None:
         """Answer as the rules say for when the store does not: the strongest policy among the request's gates."""
         waiting.done = True
-        plan = waiting.line.plan
+        plan = waiting.plan
         policy = plan.on_store_failure
         self._metrics.policy_decisions.count(policy)
         if policy is OnStoreFailure.ERROR:

@@ -1,6 +1,7 @@
 """The server: one life, top to bottom: build → start → ready → drain → close."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -61,6 +62,7 @@ async def serve(settings: Settings) -> None:
         await life.enter_async_context(_running("expiry", _expire(local), stop))
         await life.enter_async_context(_running("rules watch", _watch_rules(settings, state, limiter, look), stop))
         await state.rules_seen.wait()
+        _spare_the_loop_full_collections()
         grpc_port = await engine.start(settings.grpc_host, settings.grpc_port)
         life.push_async_callback(engine.stop, 0)
         app = http.make_app(
@@ -86,7 +88,6 @@ async def serve(settings: Settings) -> None:
             async with asyncio.timeout(settings.drain_delay_us / MICROSECONDS):
                 await stop.wait()
         await engine.stop(settings.drain_timeout_us / MICROSECONDS)
-        await limiter.drain()
 
         # close
     log.info("stopped")
@@ -162,7 +163,7 @@ class State:
     def measure(self, limiter: Limiter) -> None:
         """Tell the metrics where their gauges are read."""
         gauges = self.metrics.gauges
-        gauges.queue_length = lambda: limiter.waiting
+        gauges.queue_length = lambda: limiter.waiting.requests
         gauges.plan_memory_bytes = lambda: limiter.plans.bytes
         gauges.plan_memory_entries = lambda: len(limiter.plans)
         gauges.store_up = lambda: self.store_up
@@ -194,6 +195,16 @@ async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncI
         on_down=state.on_store_down,
     ) as store:
         yield store
+
+
+def _spare_the_loop_full_collections() -> None:
+    """Take all that is there now, modules above all, out of the collector's sight.
+
+    A full pass over it takes 40 to 90 ms (measured: 70 000 objects), some seconds after the start and then again and again,
+    and stands between every request under way and its deadline.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _on_signals(stop: asyncio.Event, look: asyncio.Event) -> None:

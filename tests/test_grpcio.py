@@ -161,9 +161,9 @@ async def test_a_caller_who_goes_is_not_counted(served):
     waiting = asyncio.ensure_future(first)
     await served.store.asked.wait()
     call = served.stub.ShouldRateLimit(asks(), timeout=5)
-    await until(lambda: served.limiter.waiting == 1)
+    await until(lambda: served.limiter.waiting.requests == 1)
     call.cancel()
-    await until(lambda: served.limiter._queue[0].requests[0].done)
+    await until(lambda: served.limiter.waiting._lines[0].requests[0].done)
     served.store.go.set()
     await waiting
     assert (await served.stub.ShouldRateLimit(asks(), timeout=5)).statuses[0].limit_remaining == 4
@@ -191,6 +191,15 @@ async def test_health_follows_readiness_under_every_name(served):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await health.Check(health_pb2.HealthCheckRequest(service="other"), timeout=5)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_open_watch_does_not_hold_the_stop(served):
+    """A watcher is told that its stream has ended, at once: a drain waits for decisions only."""
+    watch = health_pb2_grpc.HealthStub(served.channel).Watch(health_pb2.HealthCheckRequest())
+    await watch.read()
+    async with asyncio.timeout(5):
+        await served.engine.stop(60)
+    assert await watch.code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_reflection_lists_the_services_and_describes_ours(served):

@@ -18,7 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "server",
         "wire admin settings logs",
         "limiter",
-        "plans verdicts deadlines metrics health",
+        "plans waiting verdicts deadlines metrics health",
         "rules store",
         "windows",
         "model errors pb",

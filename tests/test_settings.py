@@ -57,7 +57,7 @@ def test_defaults() -> None:
     assert (settings.redis_url, settings.redis_url_shown) == (None, None)
     assert settings.rules_path == Path("/srv/runtime_data/current/config")
     assert (settings.store_timeout_us, settings.deadline_margin_us) == (100_000, 2_000)
-    assert (settings.drain_delay_us, settings.drain_timeout_us) == (5_000_000, 30_000_000)
+    assert (settings.drain_delay_us, settings.drain_timeout_us) == (5_000_000, 5_000_000)
     assert (settings.plan_memory_bytes, settings.max_message_bytes) == (64 * 1024**2, 4 * 1024**2)
 
 

@@ -1,12 +1,14 @@
 """The product shown at work, with real parts and nothing simulated.
 
     story     what the demo does, top to bottom        (read this first)
-    child     one process: started, ready, stopped, never left behind
+    stage     all parts together: Envoy, replicas, Valkey, an application
     parts     the processes: Valkey, Redis, the service's replicas, Envoy
+    child     one process: started, ready, stopped, never left behind
     istio     an EnvoyFilter applied to an Envoy's configuration, as Istio would
     envoy     that configuration: built, checked, validated
     traffic   callers who send more than they may, and the application behind Envoy
     proof     the judge: was any window too full, was anyone starved?
+    claims    what the demo says of itself at its end, and whether it is so
     table     what one sees meanwhile
 
 Tests start the same parts. Nothing here is imported by the service.

@@ -160,7 +160,7 @@ class Settings:
         "Told to stop, be unready and serve on for so long, until Envoy has noticed.",
     )
     drain_timeout_us: int = _from(
-        "DRAIN_TIMEOUT", duration("0s", "1h"), "30s", "Then wait at most so long for the requests under way."
+        "DRAIN_TIMEOUT", duration("0s", "1h"), "5s", "Then wait at most so long for the requests under way."
     )
     log_level: str = _from(
         "LOG_LEVEL",
