@@ -292,6 +292,16 @@ async def test_a_held_store_is_answered_for_before_the_callers_deadline(held):
     assert limiter._metrics.store_failures.timeout == 5
 
 
+@pytest.mark.parametrize(
+    ("timeout_s", "patience_s"),
+    [(None, 0.1), (60, 0.1), (0.102, 0.1), (0.02, 0.018), (0.004, 0.002), (0.001, 0.0005), (0, 0)],
+)
+async def test_a_request_waits_for_less_than_its_caller(held, timeout_s, patience_s):
+    """The store timeout, or the caller's own less the margin; half of it where the margin would leave less."""
+    limiter = make(held, store_timeout_s=0.1, deadline_margin_s=0.002)
+    assert limiter._patience_s(timeout_s) == pytest.approx(patience_s)
+
+
 async def test_what_expired_before_it_was_sent_is_not_counted(held):
     """The store never hears of a request that was answered while it waited in the queue."""
     limiter, answers = make(held), Answers()
@@ -320,6 +330,39 @@ async def test_what_was_cancelled_before_it_was_sent_is_not_counted(held):
     held.go.set()
     await settled(limiter)
     assert (await tell(limiter, asks("tenant=a"))).statuses[0].remaining == 3
+
+
+async def test_a_caller_who_went_takes_no_grant_from_one_who_waits(held):
+    """Of the line's grants the first go to those who are still there."""
+    limiter, answers = make(held), Answers()
+    held.go.clear()
+    waiting = [limiter.submit(asks("tenant=a"), answers) for _ in range(10)]
+    await held.asked.wait()
+    for gone in waiting[:5]:
+        assert gone is not None
+        limiter.cancel(gone)
+    held.go.set()
+    await answers.wait(5)
+    assert [verdict.code for verdict in answers.told] == [Code.OK] * 5
+
+
+async def test_nobody_is_answered_twice(held):
+    """Neither when the store fails after the deadline, nor when it answers then, nor after a cancel."""
+    limiter, answers = make(held), Answers()
+    for away in (True, False):
+        held.go.clear()
+        held.away = away
+        held.asked.clear()
+        limiter.submit(asks("tenant=a"), answers, timeout_s=0.01)
+        gone = limiter.submit(asks("tenant=b"), answers)
+        await held.asked.wait()
+        assert gone is not None
+        limiter.cancel(gone)
+        await until(lambda: len(answers.told) == 1)
+        held.go.set()
+        await settled(limiter)
+        assert len(answers.told) == 1
+        answers.told.clear()
 
 
 async def test_grants_go_first_to_those_whom_the_policy_let_pass(held):

@@ -166,6 +166,55 @@ async def test_a_hanging_server_costs_the_timeout_once(tmp_path):
         assert (await store.take(one))[0].outcomes[0].remaining == 97
 
 
+async def test_every_take_has_its_own_time_also_while_it_waits_for_its_turn(tmp_path):
+    """Takes that queue behind a hanging one end when it does, not one timeout after the other."""
+    import os
+    import signal
+
+    loop = asyncio.get_running_loop()
+    async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=0.5) as store:
+        os.kill(server.pid, signal.SIGSTOP)
+        started = loop.time()
+        ended = await asyncio.gather(
+            *(store.take([Line((charge("k", 100),), 1)]) for _ in range(5)), return_exceptions=True
+        )
+        assert loop.time() - started < 1
+        assert all(isinstance(error, StoreUnavailableError) for error in ended)
+        os.kill(server.pid, signal.SIGCONT)
+
+
+async def test_a_slow_store_may_be_waited_for(tmp_path):
+    """A timeout of more than a second is kept, and not cut by the client library's own."""
+    import os
+    import signal
+
+    async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=20) as store:
+        os.kill(server.pid, signal.SIGSTOP)
+        taking = asyncio.create_task(store.take([Line((charge("k", 100),), 1)]))
+        assert await asyncio.wait([taking], timeout=1.5) == (set(), {taking})
+        os.kill(server.pid, signal.SIGCONT)
+        assert (await taking)[0].granted == 1
+
+
+async def test_a_primary_that_became_a_replica_is_left(tmp_path):
+    """READONLY: the address may have a new primary behind it, so the connection is given up; it comes back with the primary."""
+    told: list[str] = []
+    async with (
+        valkey(tmp_path / "one") as server,
+        valkey(tmp_path / "two") as other,
+        RedisStore(server.url, timeout_s=5, on_down=told.append) as store,
+    ):
+        with redis.Redis(port=server.port, host="127.0.0.1") as client:
+            await store.take([Line((charge("k", 100),), 1)])
+            client.replicaof("127.0.0.1", str(other.port))
+            with pytest.raises(StoreUnavailableError):
+                await store.take([Line((charge("k", 100),), 1)])
+            assert len(told) == 1
+            client.replicaof("NO", "ONE")
+        await until(lambda: store.up)
+        assert (await store.take([Line((charge("k", 100),), 1)]))[0].granted == 1
+
+
 async def test_an_idle_connection_that_dies_is_noticed_without_a_request(tmp_path):
     """Health tells the truth also when nobody asks for limits."""
     async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=1) as store:

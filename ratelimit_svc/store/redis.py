@@ -92,8 +92,8 @@ class RedisStore:
         self._pool = ConnectionPool.from_url(
             url,
             retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=CONNECT_TIMEOUT_S,
+            socket_connect_timeout=None,  # every wait here has its timeout already
+            socket_timeout=None,
             protocol=2,
         )
         self._timeout_s = timeout_s
@@ -177,7 +177,8 @@ class RedisStore:
             if self._connection is not None:
                 wait_s, told = FIRST_WAIT_S, True
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._lost.wait(), PING_AFTER_S)
+                    async with asyncio.timeout(PING_AFTER_S):  # not wait_for: in Python 3.11 it may swallow a cancel
+                        await self._lost.wait()
                 if not self._turn.locked():
                     with suppress(StoreUnavailableError):
                         async with self._exchange() as connection:
