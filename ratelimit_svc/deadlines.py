@@ -8,7 +8,11 @@ import asyncio
 from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from typing import Generic, Protocol, TypeVar
+
+EARLY_S = 0.0005
+"""What is due so soon is due now: uvloop rounds its timers to milliseconds, down as well as up."""
 
 
 class Waiting(Protocol):
@@ -28,7 +32,8 @@ class Deadlines(Generic[W]):
         self._expire = expire
         self._heap: list[tuple[float, int, W]] = []
         self._order = count()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._rings_at = inf
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -36,27 +41,33 @@ class Deadlines(Generic[W]):
     def add(self, waiting: W, at: float) -> None:
         """Expire `waiting` at loop time `at` (s) unless it is done by then."""
         heappush(self._heap, (at, next(self._order), waiting))
-        if self._timer is None or at < self._timer.when():
+        if at < self._rings_at:
             self._arm(at)
 
     def close(self) -> None:
         """Forget all."""
         self._heap.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._disarm()
 
     def _arm(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._disarm()
+        self._rings_at = at
         self._timer = self._loop.call_at(at, self._ring)
 
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._rings_at = None, inf
+
     def _ring(self) -> None:
-        now = self._loop.time()
-        while self._heap and (self._heap[0][0] <= now or self._heap[0][2].done):
-            waiting = heappop(self._heap)[2]
-            if not waiting.done:
-                self._expire(waiting)
-        self._timer = None
-        if self._heap:
-            self._arm(self._heap[0][0])
+        """Expire what is due. If `expire` raises, the loop's exception handler is told, and the rest is not forgotten."""
+        self._disarm()
+        due = self._loop.time() + EARLY_S
+        try:
+            while self._heap and (self._heap[0][0] <= due or self._heap[0][2].done):
+                waiting = heappop(self._heap)[2]
+                if not waiting.done:
+                    self._expire(waiting)
+        finally:
+            if self._heap:
+                self._arm(self._heap[0][0])

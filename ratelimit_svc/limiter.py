@@ -14,6 +14,7 @@ HTTP. Metrics are counted here, once, when a verdict is given.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from time import perf_counter_ns
 
 from ratelimit_svc import plans, verdicts
@@ -25,6 +26,9 @@ from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.waiting import Answer, Waiting, WaitingLine, WaitingLines
+
+SHARES_KEPT = 4096
+"""Plans cut to this replica's share that are remembered: an outage is when nothing should take longer than usual."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +78,7 @@ class Limiter:
         self._loop = asyncio.get_running_loop()
         self._rules: RuleSet | None = None
         self.plans = plans.PlanMemory(self._plan, most_bytes=options.plan_memory_bytes)
+        self._share_of = lru_cache(SHARES_KEPT)(partial(plans.local_share, replicas=options.replicas))
         self._deadlines = Deadlines[Waiting](self._loop, self._expire)
         self.waiting = WaitingLines()
         self._commits: asyncio.Task[None] | None = None
@@ -185,13 +190,25 @@ class Limiter:
             for line in batch:
                 self._metrics.store_failures.unavailable += self._fail(line, error)
             return
+        except Exception as error:  # noqa: BLE001 — a defect: nobody shall wait for it in vain
+            self._report(error, batch)
+            return
         self._metrics.store_latency.observe((perf_counter_ns() - started) // 1000)
         for line, grant in zip(batch, grants, strict=True):
             if grant.granted == BAD_KEY:
                 foreign = StoreUnavailableError("a window's key holds something that is not ours")
                 self._metrics.store_failures.bad_key += self._fail(line, foreign)
-            else:
+                continue
+            try:
                 self._settle(line, grant)
+            except Exception as error:  # noqa: BLE001 — a defect, as above
+                self._report(error, [line])
+
+    def _report(self, error: Exception, lines: Sequence[WaitingLine]) -> None:
+        """Answer by policy what a defect of ours left unanswered, and let the loop's handler log it."""
+        self._loop.call_exception_handler({"message": "a batch could not be answered", "exception": error})
+        for line in lines:
+            self._metrics.store_failures.unavailable += self._fail(line, StoreUnavailableError("internal error"))
 
     def _settle(self, line: WaitingLine, grant: Grant) -> None:
         """Answer a line's requests. Grants go first to those that the policy has already let pass."""
@@ -202,14 +219,14 @@ class Limiter:
             later -= 1
             if waiting.done:
                 continue
-            waiting.done = True
             if later >= 0:
+                told = self._encode(verdicts.granted(plan, grant, later))
                 self._count_granted(plan, grant)
-                waiting.answer(self._encode(verdicts.granted(plan, grant, later)))
             else:
+                told = refusal = refusal or self._encode(verdicts.denied(plan, grant))
                 self._count_denied(plan, grant)
-                refusal = refusal or self._encode(verdicts.denied(plan, grant))
-                waiting.answer(refusal)
+            waiting.done = True
+            waiting.answer(told)
 
     def _count_granted(self, plan: Plan, grant: Grant) -> None:
         for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
@@ -258,6 +275,6 @@ class Limiter:
 
     def _by_local_share(self, plan: Plan) -> Verdict:
         """Return the verdict of this replica's share of the limits, counted in its own memory."""
-        shared = plans.local_share(plan, self._options.replicas)
+        shared = self._share_of(plan)
         (grant,) = self._local.take_now([Line(shared.charges, 1)])
         return verdicts.granted(shared, grant, 0) if grant.granted else verdicts.denied(shared, grant)

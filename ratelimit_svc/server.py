@@ -46,8 +46,9 @@ async def serve(settings: Settings) -> None:
     stop, look = asyncio.Event(), asyncio.Event()
     async with AsyncExitStack() as life:
         # build
+        _on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
         metrics = Metrics()
-        state = State(settings, Health(NO_RULES), metrics)
+        state = State(settings, Health(NO_RULES), metrics, store_up=settings.redis_url is None)
         local = MemoryStore(_monotonic_us, most_keys=settings.memory_store_keys)
         store = await life.enter_async_context(_store(settings, state, local))
         limiter = Limiter(
@@ -58,10 +59,11 @@ async def serve(settings: Settings) -> None:
         state.measure(limiter)
 
         # start
-        _on_signals(stop, look)
         await life.enter_async_context(_running("expiry", _expire(local), stop))
         await life.enter_async_context(_running("rules watch", _watch_rules(settings, state, limiter, look), stop))
-        await state.rules_seen.wait()
+        await _either(state.rules_seen.wait(), stop.wait())
+        if stop.is_set():
+            return
         _spare_the_loop_full_collections()
         grpc_port = await engine.start(settings.grpc_host, settings.grpc_port)
         life.push_async_callback(engine.stop, 0)
@@ -84,10 +86,8 @@ async def serve(settings: Settings) -> None:
         state.health.note(DRAINING, holds=True)
         log.info("draining", delay_s=settings.drain_delay_us / MICROSECONDS)
         stop.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(settings.drain_delay_us / MICROSECONDS):
-                await stop.wait()
-        await engine.stop(settings.drain_timeout_us / MICROSECONDS)
+        await _either(asyncio.sleep(settings.drain_delay_us / MICROSECONDS), stop.wait())
+        await _either(engine.stop(settings.drain_timeout_us / MICROSECONDS), stop.wait())
 
         # close
     log.info("stopped")
@@ -100,7 +100,7 @@ class State:
     settings: Settings
     health: Health
     metrics: Metrics
-    store_up: bool = True
+    store_up: bool
     store_reason: str = ""
     rules: RuleSet | None = None
     rules_error: RulesError | None = None
@@ -191,6 +191,7 @@ async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncI
     async with RedisStore(
         settings.redis_url,
         timeout_s=settings.store_timeout_us / MICROSECONDS,
+        key_prefix=settings.cache_key_prefix,
         on_up=state.on_store_up,
         on_down=state.on_store_down,
     ) as store:
@@ -221,7 +222,7 @@ async def _running(part: str, work: Coroutine[Any, Any, None], stop: asyncio.Eve
 
     def on_end(_: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
-            log.critical("stopping: a part has failed", part=part)
+            log.critical("stopping: a part has failed", part=part, exc_info=task.exception())
             stop.set()
 
     task.add_done_callback(on_end)
@@ -249,8 +250,21 @@ async def _expire(windows: MemoryStore) -> None:
 
 async def _publish_health(health: Health, engine: GrpcioEngine) -> None:
     while True:
-        await engine.set_ready(ready=health.ready)
+        engine.set_ready(ready=health.ready)
         await health.change()
+
+
+async def _either(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of these is over, and let the others go. What failed raises."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in done:
+        task.result()
 
 
 def _decide_json(limiter: Limiter) -> Callable[[bytes], Awaitable[tuple[Code, str]]]:

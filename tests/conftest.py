@@ -1,9 +1,11 @@
 """Real stores for all tests: one Valkey and one Redis 6.2 a session, from their wheels."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import pytest_asyncio
+import uvloop
 from redis import Redis
 
 from ratelimit_svc.demo.parts import RedisServer, redis, valkey
@@ -11,6 +13,16 @@ from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from tests.histories import START
+
+BOTH_LOOPS = {"test_store", "test_limiter", "test_grpcio"}
+"""Tests that run on both loops, which differ in what a broken connection raises and in their timers."""
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run tests on the loop that the service runs on, some on asyncio's as well."""
+    both = item.nodeid.split("::")[0].removesuffix(".py").rpartition("/")[2] in BOTH_LOOPS
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+    return loops | {"asyncio": asyncio.new_event_loop} if both else loops
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -19,7 +19,7 @@ from typing import Any, Self
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, ResponseError
 
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import BAD_KEY, Algorithm, Grant, Line, Outcome
@@ -70,14 +70,16 @@ class RedisStore:
     Args:
         url: redis://, rediss:// or unix://, with user, password and database where needed.
         timeout_s: how long a take may last before its outcome is unknown and its connection given up.
+        key_prefix: put before the one key that is the store's own, which it writes to see whether it may.
         clock: gives the time in µs instead of Redis's own; for tests.
-        on_up: called with a list of warnings each time a connection stands.
-        on_down: called with the reason each time it is lost, and once if the first attempt fails.
+        on_up: called with a list of warnings when the store begins to answer.
+        on_down: called with the reason when it ceases to, or if it does not from the start; again with each other reason.
 
     Resource handling: `async with` opens it; it is usable at once, and up as soon as a connection stands (`up`). On leaving,
     its task and its connection are closed.
 
-    Error handling: `take` raises StoreUnavailableError; everything else is retried in the background for ever.
+    Error handling: `take` raises StoreUnavailableError, whatever went wrong; everything else is tried again in the
+    background for ever, less and less often.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class RedisStore:
         url: str,
         *,
         timeout_s: float = 0.1,
+        key_prefix: str = "",
         clock: Callable[[], int] | None = None,
         on_up: Callable[[list[str]], None] = _ignore,
         on_down: Callable[[str], None] = _ignore,
@@ -97,25 +100,29 @@ class RedisStore:
             protocol=2,
         )
         self._timeout_s = timeout_s
+        self._probe = f"{key_prefix}ratelimit-svc:probe".encode()
         self._clock = clock
         self._on_up, self._on_down = on_up, on_down
         self._connection: AbstractConnection | None = None
-        self._reason = "not connected yet"
+        self._why_down: str | None = "not connected yet"
+        """None: up."""
+        self._reasons_told: set[str] = set()
+        """In this outage, so that reasons that take turns are told once each."""
+        self._wait_s = FIRST_WAIT_S
         self._turn = asyncio.Lock()
         self._lost = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<RedisStore: {'up' if self.up else 'down, ' + self._reason}>"
+        return f"<RedisStore: {'up' if self.up else f'down, {self._why_down}'}>"
 
     @property
     def up(self) -> bool:
-        """Whether a connection stands."""
-        return self._connection is not None
+        """Whether a connection stands, and the last take on it was not refused."""
+        return self._why_down is None
 
     async def __aenter__(self) -> Self:
-        with suppress(RedisError, OSError, TimeoutError):  # down at start is no reason not to start: the keeper goes on
-            await self._connect()
+        await self._try_to_connect()  # down at the start is no reason not to start
         self._keeper = asyncio.create_task(self._keep(), name="redis keeper")
         return self
 
@@ -125,7 +132,7 @@ class RedisStore:
             with suppress(asyncio.CancelledError):
                 await self._keeper
         if self._connection is not None:
-            await self._connection.disconnect()
+            await self._connection.disconnect(nowait=True)
             self._connection = None
 
     async def take(self, lines: Sequence[Line]) -> list[Grant]:
@@ -139,76 +146,101 @@ class RedisStore:
             except NoScriptError:
                 await _call(connection, b"SCRIPT", b"LOAD", SCRIPT)
                 reply = await _call(connection, *arguments)
-        return _grants(reply, lines)
+            return _grants(reply, lines)
 
     @asynccontextmanager
     async def _exchange(self) -> AsyncIterator[AbstractConnection]:
-        """Lend the connection for one exchange; give it up if the exchange fails in a way that leaves it unusable."""
-        if self._connection is None:
-            raise StoreUnavailableError(self._reason)
+        """Lend the connection for one exchange; give it up if that leaves it in a state in which it cannot be used."""
+        connection = self._connection
         try:
             async with asyncio.timeout(self._timeout_s), self._turn:
-                if self._connection is None:
-                    raise StoreUnavailableError(self._reason)
-                yield self._connection
-        except ReadOnlyError as error:  # a primary that became a replica: another connection may find the new one
-            self._give_up(error)
-            raise StoreUnavailableError(self._reason) from error
-        except ResponseError as error:  # the reply was read whole: the connection is sound
-            raise StoreUnavailableError(f"Redis says: {error}") from error
-        except (RedisError, OSError, TimeoutError) as error:
-            self._give_up(error)
-            raise StoreUnavailableError(self._reason) from error
+                connection = self._connection
+                if connection is None:
+                    raise StoreUnavailableError(self._why_down or "not connected")  # noqa: TRY301
+                if not connection.is_connected:  # else redis-py would connect by itself, past script and checks
+                    raise ConnectionResetError("the connection was closed")  # noqa: TRY301
+                yield connection
+        except StoreUnavailableError:
+            raise
+        except (
+            ResponseError
+        ) as error:  # the reply was read whole: the connection is sound, unless it leads to a replica
+            why = f"Redis says: {error}"
+            if "READONLY" in str(error).upper() or isinstance(error, ReadOnlyError):
+                self._give_up(connection, why)
+            self._tell(why)
+            raise StoreUnavailableError(why) from error
+        except Exception as error:  # of any kind: uvloop, redis-py and a broken peer have many
+            why = _reason(error, self._timeout_s)
+            self._give_up(connection, why)
+            raise StoreUnavailableError(why) from error
+        self._wait_s = FIRST_WAIT_S
+        self._tell(None)
 
-    def _give_up(self, error: BaseException) -> None:
-        """Forget the connection: what it still carries cannot be told from the reply to a later call."""
-        connection, self._connection = self._connection, None
-        self._reason = _reason(error, self._timeout_s)
-        if connection is not None:
-            self._closing = asyncio.create_task(connection.disconnect(nowait=True))
-            self._on_down(self._reason)
+    def _give_up(self, connection: AbstractConnection | None, why: str) -> None:
+        """Forget a connection: what it still carries cannot be told from the reply to a later call."""
+        if connection is not None and connection is self._connection:
+            self._connection = None
+            self._closing = asyncio.create_task(_close(connection))
             self._lost.set()
+            self._tell(why)
+
+    def _tell(self, why_down: str | None, warnings: Sequence[str] = ()) -> None:
+        """Say that the store is up, or why it is down, if that is news."""
+        was_up, self._why_down = self.up, why_down
+        if why_down is None and not was_up:
+            self._reasons_told.clear()
+            self._on_up(list(warnings))
+        elif why_down is not None and why_down not in self._reasons_told:
+            self._reasons_told.add(why_down)
+            self._on_down(why_down)
 
     async def _keep(self) -> None:
         """Connect whenever there is no connection; ask an idle one whether it lives."""
-        wait_s = FIRST_WAIT_S
-        told = self.up
         while True:
-            if self._connection is not None:
-                wait_s, told = FIRST_WAIT_S, True
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(PING_AFTER_S):  # not wait_for: in Python 3.11 it may swallow a cancel
-                        await self._lost.wait()
-                if not self._turn.locked():
-                    with suppress(StoreUnavailableError):
-                        async with self._exchange() as connection:
-                            await _call(connection, b"PING")
+            if self._connection is None:
+                await asyncio.sleep(self._wait_s * uniform(0.5, 1))  # noqa: S311 — jitter, no secret
+                self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
+                await self._try_to_connect()
                 continue
-            try:
-                await self._connect()
-            except (RedisError, OSError, TimeoutError) as error:
-                self._reason = _reason(error, CONNECT_TIMEOUT_S)
-                if not told:
-                    told = True
-                    self._on_down(self._reason)
-                await asyncio.sleep(wait_s * uniform(0.5, 1))  # noqa: S311 — jitter, no secret
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PING_AFTER_S):  # not wait_for: in Python 3.11 it may swallow a cancel
+                    await self._lost.wait()
+            if not self._turn.locked():
+                # a server that refuses takes answers PING all the same: only a write shows that it takes them again
+                question = (b"PING",) if self.up else (b"SET", self._probe, b"1", b"PX", b"1000")
+                with suppress(StoreUnavailableError):
+                    async with self._exchange() as connection:
+                        await _call(connection, *question)
 
-    async def _connect(self) -> None:
-        """Open a connection, see that it answers, and load the script."""
+    async def _try_to_connect(self) -> None:
+        """Open a connection, see that it answers in time and leads to a primary, and load the script."""
         connection: AbstractConnection = self._pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 await _call(connection, b"SCRIPT", b"LOAD", SCRIPT)
-                warnings = _warnings(await _info(connection))
-        except BaseException as error:
-            self._reason = _reason(error, CONNECT_TIMEOUT_S)
-            await connection.disconnect(nowait=True)
+                info = await _info(connection)
+            if info.get("role") == "slave":
+                raise StoreUnavailableError("it is a replica, and takes no writes")  # noqa: TRY301
+            async with asyncio.timeout(self._timeout_s):
+                await _call(connection, b"PING")
+        except asyncio.CancelledError:
+            await _close(connection)
             raise
+        except Exception as error:  # noqa: BLE001 — of any kind, as above
+            await _close(connection)
+            self._tell(_reason(error, CONNECT_TIMEOUT_S))
+            return
         self._lost.clear()
         self._connection = connection
-        self._on_up(warnings)
+        self._tell(None, _warnings(info))
+
+
+async def _close(connection: AbstractConnection) -> None:
+    """Close a connection in whatever state it is."""
+    with suppress(Exception):
+        await connection.disconnect(nowait=True)
 
 
 async def _call(connection: AbstractConnection, *arguments: bytes) -> Any:
@@ -220,9 +252,11 @@ async def _call(connection: AbstractConnection, *arguments: bytes) -> Any:
 async def _info(connection: AbstractConnection) -> Mapping[str, str]:
     """Return what INFO says; nothing where the user may not ask."""
     try:
-        text: bytes = await _call(connection, b"INFO")
+        text = await _call(connection, b"INFO")
     except ResponseError:
         return {}
+    if not isinstance(text, bytes):
+        raise InvalidResponse(f"INFO was answered with {text!r:.50}")
     return dict(line.split(":", 1) for line in text.decode("utf-8", "replace").splitlines() if ":" in line)
 
 

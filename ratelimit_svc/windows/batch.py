@@ -5,7 +5,8 @@ Rules:
 2. A line of n > 1 holds gates on different keys only, so that "g of n" says all: the result is that of taking the n
    requests one after another.
 3. The same key twice in one request is checked on the running sum.
-4. Every key is read before any is written; a window that nothing was charged to is not written.
+4. Every key is read before any is written. A window that nothing was charged to is not written, unless its clock was wrong
+   (`must_save`).
 """
 
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ def take(
         granted = _how_many(line, windows)
         grants.append(Grant(granted, _charge(line, windows, granted, now, changed)))
     for key, window in changed.items():
+        window.must_save = False
         save(key, window)
     return grants
 

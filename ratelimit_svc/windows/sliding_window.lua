@@ -51,6 +51,11 @@ local function window_from(counts, total, width, present, window, slices)
   return window_of(width, present, total, here, string.sub(counts, from, till), window, slices)
 end
 
+-- whether a number can be a count or a slice of ours; NaN is not
+local function sound(number)
+  return number >= 0 and number < 9007199254740992
+end
+
 -- open(stored, now us, window us, slices) -> the window as it stands now; nil if stored is not one of ours
 function SlidingWindow.open(stored, now, window, slices)
   local width = ceil(window / slices)
@@ -59,6 +64,7 @@ function SlidingWindow.open(stored, now, window, slices)
   end
   if #stored < HEADER or (#stored - HEADER) % PAIR ~= 0 or string.byte(stored) ~= VERSION then return nil end
   local stored_width, head, total, here = unpack_at('<dddd', stored, 2)
+  if not (stored_width >= 1 and sound(stored_width) and sound(head) and sound(total) and sound(here)) then return nil end
   if #stored == HEADER and total ~= here then return nil end
   local ahead = head * stored_width - now
   if ahead > window then
@@ -75,7 +81,8 @@ function SlidingWindow.open(stored, now, window, slices)
   local counts = string.sub(stored, HEADER + 1)
   if here > 0 then counts = counts .. pack('<dd', head, here) end
   if stored_width ~= width then counts = cut_anew(counts, stored_width, width, present) end
-  return window_from(counts, total, width, present, window, slices)
+  local state = window_from(counts, total, width, present, window, slices)
+  return sound(state.total) and sound(state.here) and state or nil
 end
 
 function SlidingWindow:room(limit)

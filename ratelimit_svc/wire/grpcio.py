@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as grpc_health
 from grpc_reflection.v1alpha import reflection
 
 from ratelimit_svc.errors import RateLimitError
@@ -22,26 +21,45 @@ HEALTH_NAMES = ("", "ratelimit", rls.SERVICE)
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class _Health(grpc_health.HealthServicer):  # type: ignore[misc] # it ships no types
-    """`grpc.health.v1` whose watches can be ended: they have no end of their own, and a drain would wait for them."""
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it ships no types
+    """`grpc.health.v1`. Ours and not the library's, whose watches have no end: a drain would wait for them."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._watches: set[asyncio.Task[None]] = set()
+        self._status = health_pb2.HealthCheckResponse.NOT_SERVING
+        self._changed = asyncio.Event()
+        self._ended = False
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 — gRPC's name
+        if request.service not in HEALTH_NAMES:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {request.service}")
+        return health_pb2.HealthCheckResponse(status=self._status)
 
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 — gRPC's name
-        watch = asyncio.create_task(super().Watch(request, context))
-        self._watches.add(watch)
-        try:
-            await asyncio.wait([watch])
-        finally:  # ended by `end_watches`, or because the watcher has gone
-            self._watches.discard(watch)
-            watch.cancel()
+        told = None
+        while not self._ended:
+            known = request.service in HEALTH_NAMES
+            status = self._status if known else health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+            changed = self._changed
+            if status != told:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                told = status
+            await changed.wait()
         await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
 
+    def set_ready(self, *, ready: bool) -> None:
+        """Tell all who watch."""
+        served = health_pb2.HealthCheckResponse
+        self._status = served.SERVING if ready else served.NOT_SERVING
+        self._wake()
+
     def end_watches(self) -> None:
-        for watch in self._watches:
-            watch.cancel()
+        """End the watches there are, and those to come."""
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 class GrpcioEngine:
@@ -56,7 +74,7 @@ class GrpcioEngine:
 
     def __init__(self, limiter: Limiter, *, max_message_bytes: int) -> None:
         self._limiter = limiter
-        self._health = _Health()
+        self._health = Health()
         # one port is one process: with SO_REUSEPORT a forgotten process would go on taking a part of the requests
         options = [("grpc.max_receive_message_length", max_message_bytes), ("grpc.so_reuseport", 0)]
         self._server = grpc.aio.server(options=options)
@@ -74,7 +92,6 @@ class GrpcioEngine:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         reflection.enable_server_reflection((rls.SERVICE, health_name, reflection.SERVICE_NAME), self._server)
-        await self.set_ready(ready=False)
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             bound = self._server.add_insecure_port(address)
@@ -83,15 +100,15 @@ class GrpcioEngine:
         await self._server.start()
         return bound
 
-    async def set_ready(self, *, ready: bool) -> None:
+    def set_ready(self, *, ready: bool) -> None:
         """Tell those who ask or watch `grpc.health.v1`."""
-        serving = health_pb2.HealthCheckResponse.SERVING
-        status = serving if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in HEALTH_NAMES:
-            await self._health.set(name, status)
+        self._health.set_ready(ready=ready)
 
     async def stop(self, grace_s: float) -> None:
-        """Accept nothing more, end the watches of health, and wait at most `grace_s` for what else was accepted."""
+        """Accept nothing more, end the watches of health, and wait at most `grace_s` for what else was accepted.
+
+        May be called again with less grace while it waits.
+        """
         self._health.end_watches()
         await self._server.stop(grace_s)
 
