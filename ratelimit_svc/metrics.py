@@ -111,6 +111,8 @@ class Gauges:
     queue_length: Callable[[], float] = _zero
     plan_memory_bytes: Callable[[], float] = _zero
     plan_memory_entries: Callable[[], float] = _zero
+    memory_windows: Callable[[], float] = _zero
+    memory_windows_forgotten: Callable[[], float] = _zero
     store_up: Callable[[], float] = _zero
     ready: Callable[[], float] = _zero
 
@@ -225,6 +227,16 @@ GAUGES = (
     Row("ratelimit_svc_queue_length", "Requests waiting for the store.", _one(lambda m: m.gauges.queue_length())),
     Row("ratelimit_svc_plan_memory_bytes", "Size of the plan memory.", _one(lambda m: m.gauges.plan_memory_bytes())),
     Row("ratelimit_svc_plan_memory_entries", "Plans remembered.", _one(lambda m: m.gauges.plan_memory_entries())),
+    Row(
+        "ratelimit_svc_memory_windows",
+        "Windows in this process's memory: its share of the limits while the store is away, or all without Redis.",
+        _one(lambda m: m.gauges.memory_windows()),
+    ),
+    Row(
+        "ratelimit_svc_memory_windows_forgotten",
+        "Windows forgotten before their end because there were too many (MEMORY_STORE_KEYS).",
+        _one(lambda m: m.gauges.memory_windows_forgotten()),
+    ),
     Row("ratelimit_svc_store_up", "1 if the store answers.", _one(lambda m: m.gauges.store_up())),
     Row("ratelimit_svc_ready", "1 if this replica is ready.", _one(lambda m: m.gauges.ready())),
 )

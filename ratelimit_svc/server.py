@@ -29,7 +29,7 @@ from ratelimit_svc.wire.grpcio import GrpcioEngine
 
 NO_RULES, DRAINING, STORE_AWAY = "no rules loaded", "draining", "the store is away"
 
-EXPIRE_EVERY_S = 1.0
+EXPIRE_EVERY_S = 0.1
 """How often windows in memory that hold nothing are forgotten, if no request does it."""
 
 log = structlog.get_logger()
@@ -56,7 +56,7 @@ async def serve(settings: Settings) -> None:
         )
         life.callback(limiter.close)
         engine = GrpcioEngine(limiter, max_message_bytes=settings.max_message_bytes)
-        state.measure(limiter)
+        state.measure(limiter, local)
 
         # start
         await life.enter_async_context(_running("expiry", _expire(local), stop))
@@ -160,12 +160,14 @@ class State:
             },
         }
 
-    def measure(self, limiter: Limiter) -> None:
+    def measure(self, limiter: Limiter, local: MemoryStore) -> None:
         """Tell the metrics where their gauges are read."""
         gauges = self.metrics.gauges
         gauges.queue_length = lambda: limiter.waiting.requests
         gauges.plan_memory_bytes = lambda: limiter.plans.bytes
         gauges.plan_memory_entries = lambda: len(limiter.plans)
+        gauges.memory_windows = lambda: len(local)
+        gauges.memory_windows_forgotten = lambda: local.forgotten
         gauges.store_up = lambda: self.store_up
         gauges.ready = lambda: self.health.ready
 

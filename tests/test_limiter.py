@@ -253,7 +253,7 @@ async def test_equal_requests_are_one_line_and_what_arrives_meanwhile_is_the_nex
 
 
 async def test_at_most_128_lines_a_batch_in_the_order_of_arrival(held):
-    """Distinct requests go in batches of at most 128 lines and 512 charges, first come first served."""
+    """Distinct requests go in batches of at most 128 charges, first come first served."""
     limiter, answers = make(held), Answers()
     for number in range(300):
         limiter.submit(asks(f"tenant=t{number}"), answers)
@@ -507,7 +507,7 @@ async def test_more_descriptors_than_one_batch_may_hold_are_refused(held):
     limiter = make(held)
     most = asks(*[f"tenant=t{number}" for number in range(MAX_CHARGES)])
     assert (await tell(limiter, most)).code is Code.OK
-    with pytest.raises(BadRequestError, match="513 descriptors; at most 512"):
+    with pytest.raises(BadRequestError, match="129 descriptors; at most 128"):
         await tell(limiter, asks(*[f"tenant=t{number}" for number in range(MAX_CHARGES + 1)]))
 
 

@@ -4,9 +4,12 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 
+import grpc
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ratelimit_svc.demo.child import until
 from ratelimit_svc.demo.parts import Replica, get, valkey
@@ -89,6 +92,63 @@ async def test_a_call_under_way_is_answered_before_it_ends(tmp_path, rules):
             assert (await call).overall_code == 1
             assert await ended(replica) == 0
             os.kill(store.pid, signal.SIGCONT)
+
+
+async def test_a_second_signal_ends_a_drain_that_a_stream_holds(tmp_path, rules):
+    """Someone who leaves a reflection stream open does not decide when the process ends."""
+    env = {"DRAIN_TIMEOUT": "600s", "LOG_FORMAT": "json"}
+    replica = Replica(tmp_path / "replica", rules=rules, env=env)
+    async with replica, grpc.aio.insecure_channel(replica.address) as channel:
+        stream = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+        await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await stream.read()
+        os.kill(replica.pid, signal.SIGTERM)
+        await until(says(replica, "draining"), "it drains")
+        os.kill(replica.pid, signal.SIGTERM)
+        assert await ended(replica) == 0
+
+
+def says(replica: Replica, event: str):
+    """A condition: the log has this event."""
+
+    async def said() -> bool:
+        return any(line["event"] == event for line in log_of(replica))
+
+    return said
+
+
+async def test_rules_that_cannot_be_read_do_not_hold_the_start(tmp_path):
+    """A pipe instead of a file is told, and a signal is heard."""
+    pipe = tmp_path / "rules.yaml"
+    os.mkfifo(pipe)
+    replica = Replica(tmp_path / "replica", rules=pipe, env={"LOG_FORMAT": "json"})
+    replica.folder.mkdir()
+    replica._spawn()
+    try:
+        await until(says(replica, "rules not loaded"), "it says what is wrong")
+        os.kill(replica.pid, signal.SIGTERM)
+        assert await ended(replica) == 0
+    finally:
+        await replica.stop()
+    (line,) = [line for line in log_of(replica) if line["event"] == "rules not loaded"]
+    assert "not a regular file" in line["finding"]
+
+
+async def test_a_replica_that_requires_redis_is_not_ready_before_it(tmp_path, rules):
+    """A Redis that accepts and never answers is away from the first moment on."""
+    silent = socket.create_server(("127.0.0.1", 0))
+    port = silent.getsockname()[1]
+    env = {"READY_REQUIRES_REDIS": "true", "LOG_FORMAT": "json"}
+    replica = Replica(tmp_path / "replica", rules=rules, redis_url=f"127.0.0.1:{port}", env=env)
+    replica.folder.mkdir()
+    replica._spawn()
+    try:
+        await until(says(replica, "listening"), "it listens")
+        assert await get(f"{replica.http}/healthcheck") == (500, "the store is away")
+        assert await replica.metric("ratelimit_svc_store_up") == 0
+    finally:
+        await replica.stop()
+        silent.close()
 
 
 async def test_bad_rules_at_the_start_are_told_and_mended_without_a_restart(tmp_path, rules):

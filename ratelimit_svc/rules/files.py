@@ -66,15 +66,17 @@ def survey(path: Path) -> Survey:
     """List what stands at a path without reading it."""
     found = Survey()
     try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        mode = path.stat().st_mode
     except OSError as error:
         found.findings.append(_unreadable(str(path), error, "; give a rule file, or a folder of them"))
         return found
-    if is_folder:
+    if stat.S_ISDIR(mode):
         _survey_folder(found, path)
         found.files.sort()
-    else:
+    elif stat.S_ISREG(mode):
         found.files.append((str(path), path))
+    else:  # reading a pipe could last for ever, and gives something else the next time
+        found.findings.append(Finding(str(path), 0, "", "not a regular file; give a rule file, or a folder of them"))
     return found
 
 

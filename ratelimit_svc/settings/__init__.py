@@ -96,7 +96,7 @@ class Settings:
     cache_key_prefix: str = _from("CACHE_KEY_PREFIX", TEXT, "", "Put before every key in Redis.")
     store_timeout_us: int = _from(
         "STORE_TIMEOUT",
-        duration("1us", "1h"),
+        duration("1us", "10s"),
         "100ms",
         "A request waits so long for the store; then its rule's policy answers.",
     )
@@ -122,7 +122,7 @@ class Settings:
         "Bytes of memory for what repeated requests mean (64 MiB).",
     )
     memory_store_keys: int = _from(
-        "MEMORY_STORE_KEYS", integer(1, 2**32), "1000000", "Windows kept in this process's memory at most."
+        "MEMORY_STORE_KEYS", integer(1, 2**32), "100000", "Windows kept in this process's memory at most; 6 kB each."
     )
     max_message_bytes: int = _from(
         "MAX_MESSAGE_BYTES", integer(1, 2**31 - 1), "4194304", "Bytes of the largest gRPC message taken (4 MiB)."

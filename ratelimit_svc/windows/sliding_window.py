@@ -35,7 +35,7 @@ class SlidingWindow:
 
     @classmethod
     def open(cls, stored: Self | None, now: int, window: int, slices: int) -> Self:
-        """Return the window as it stands at `now` (µs). `stored` itself is changed by nothing but `add`.
+        """Return the window as it stands at `now` (µs): `stored` itself if it has not moved, else a new one.
 
         A head ahead of the clock by at most W stays: after a failover to a slower clock the window is only stricter.
         Further ahead, the clock that wrote it was wrong, and all its hits are taken to be of now.
@@ -109,7 +109,8 @@ class SlidingWindow:
 def _cut_anew(stored: SlidingWindow, width: int, present: int) -> list[tuple[int, int]]:
     """Return the counts in slices of another width: each goes whole into the one that holds its last microsecond.
 
-    So no hit leaves earlier than it would have, and the promise holds through the change.
+    So no hit leaves earlier than it would have, and the promise holds through the change. Replicas that go on with different
+    slices cut to and fro, and each cut moves hits to a later edge: they get less than the limit until they agree.
     """
     counts: dict[int, int] = {}
     for number, hits in [*stored.older, (stored.head, stored.here)]:
