@@ -379,6 +379,77 @@ async def test_grants_go_first_to_those_whom_the_policy_let_pass(held):
     assert sorted(verdict.code for verdict in answers.told) == [Code.OK] * 5 + [Code.OVER_LIMIT]
 
 
+async def test_short_deadlines_beside_long_ones(held):
+    """Timers closer than a loop's resolution expire what they should, and disturb nobody else."""
+    limiter, answers = make(held), Answers()
+    loop, faults = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+    held.go.clear()
+    for number in range(1000):
+        limiter.submit(asks(f"tenant=t{number % 7}"), answers, timeout_s=(number % 50) / 10_000)
+        limiter.submit(asks("big=1"), answers)
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    await until(lambda: len(answers.told) == 1000)
+    held.go.set()
+    await answers.wait(2000)
+    assert faults == []
+    assert len(limiter._deadlines) <= 1000
+
+
+# ── defects ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Broken:
+    """A store with a defect, now and then."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.broken = store, True
+
+    async def take(self, lines) -> list[Grant]:
+        if self.broken:
+            raise ZeroDivisionError
+        return await self.store.take(lines)
+
+
+async def test_a_defect_of_the_store_leaves_nobody_waiting(clock):
+    """Everyone is answered by policy at once, the defect is told, and the next requests are taken."""
+    faults: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(repr(context.get("exception"))))
+    store = Broken(MemoryStore(clock))
+    limiter, answers = make(store, replicas=5), Answers()
+    for number in range(300):
+        limiter.submit(asks(f"tenant=t{number}"), answers)
+    await answers.wait(300)
+    await settled(limiter)
+    assert [verdict.statuses[0].remaining for verdict in answers.told] == [0] * 300
+    assert limiter.waiting.requests == 0
+    assert set(faults) == {"ZeroDivisionError()"}
+    store.broken = False
+    assert (await tell(limiter, asks("tenant=a"))).statuses[0].remaining == 4
+
+
+async def test_a_verdict_that_cannot_be_written_costs_nobody_else_anything(held):
+    """Whoever cannot be told the store's verdict is told the policy's; the others of the batch are told theirs."""
+    faults: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(repr(context.get("exception"))))
+    limiter, broken = make(held), [True]
+
+    def encode(verdict: Verdict) -> Any:
+        if broken and verdict.statuses[0].remaining == 3:
+            broken.clear()
+            raise OverflowError
+        return verdict
+
+    limiter._encode = encode
+    first = asyncio.gather(
+        *(tell(limiter, asks(f"tenant={name}", hits=hits)) for name, hits in (("a", 1), ("b", 2), ("c", 1)))
+    )
+    assert [verdict.statuses[0].remaining for verdict in await first] == [4, 3, 4]
+    assert limiter._metrics.policy_decisions.local == 1
+    assert faults == ["OverflowError()"]
+
+
 # ── without the store ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,6 +1,7 @@
 """The twins are one: Lua equals Python on generated histories, on Redis and on Valkey, and keeps the promises itself."""
 
 import asyncio
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -73,8 +74,6 @@ class SlidingWindowState:
     """What of a window is stored, for comparison."""
 
     def __init__(self, window: SlidingWindow | bytes) -> None:
-        import struct
-
         if isinstance(window, bytes):
             self.fields = [*struct.unpack_from("<4d", window, 1), *struct.iter_unpack("<2d", window[33:])]
         else:
@@ -212,6 +211,15 @@ def test_rubbish_in_a_window_crashes_nothing(client):
                     (Line((charge("bad", 5, hits=hits),), 1), Line((charge("good", 2**32 - 1),), 1)), START
                 )
                 assert grants[1].granted == 1
+                for remaining, _, _ in grants[0].outcomes:
+                    assert 0 <= remaining <= 5
+    not_a_number = struct.pack("<d", float("nan"))
+    for field in range(4):
+        state = [struct.pack("<d", number) for number in (1e6, START / 1e6, 1, 1)]
+        state[field] = not_a_number
+        client.set("bad", b"\x01" + b"".join(state))
+        (grant,) = lua.take((Line((charge("bad", 5),), 1),), START)
+        assert grant.granted == -1
     client.flushall()
 
 
