@@ -27,6 +27,9 @@ LEVELS: Mapping[str, int] = MappingProxyType(
 )
 """The reference implementation's names; it has no more than the standard library's five, either."""
 
+_PER_CALL = ("grpc._cython.cygrpc",)
+"""Loggers of libraries that write an error for each call whose caller has gone meanwhile."""
+
 _COMMON: Sequence[Processor] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
@@ -66,3 +69,5 @@ def _configure_libraries(level: int, renderer: Processor) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level if level == logging.NOTSET else max(level, logging.WARNING))
+    for name in _PER_CALL:
+        logging.getLogger(name).setLevel(level if level == logging.NOTSET else logging.CRITICAL)
