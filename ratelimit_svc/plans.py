@@ -15,7 +15,7 @@ from ratelimit_svc.store import MAX_CHARGES
 from ratelimit_svc.store.keys import key
 
 PLAN_BYTES = 700
-"""What a remembered plan costs beside its request and its charges (test_limiter measures it)."""
+"""What a remembered plan costs beside its request and its charges (measured: test_limiter)."""
 CHARGE_BYTES = 400
 """What one charge and its place in the plan cost."""
 

@@ -13,8 +13,9 @@ from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from tests.histories import START
+from tests.limiting import Recording
 
-BOTH_LOOPS = {"test_store", "test_limiter", "test_grpcio"}
+BOTH_LOOPS = {"test_store", "test_limiter", "test_coalescing", "test_in_time", "test_policy", "test_grpcio"}
 """Tests that run on both loops, which differ in what a broken connection raises and in their timers."""
 
 
@@ -79,3 +80,9 @@ async def store(shared_server: RedisServer | None, clock: Clock) -> AsyncIterato
     # the test's machine may stall for longer than a mesh would wait
     async with RedisStore(shared_server.url, clock=clock, timeout_s=5) as opened:
         yield opened
+
+
+@pytest.fixture
+def held(clock: Clock) -> Recording:
+    """A memory store that can be held."""
+    return Recording(MemoryStore(clock))

@@ -18,7 +18,7 @@ from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.client import request
 from ratelimit_svc.wire.grpcio import HEALTH_NAMES, GrpcioEngine
-from tests.test_limiter import RULES, Recording
+from tests.limiting import RULES, Recording
 from tests.waiting import until
 
 OK, OVER_LIMIT = rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT

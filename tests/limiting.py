@@ -1,0 +1,108 @@
+"""What the limiter's tests share: rules, a store that can be held, callers whose answers are kept."""
+
+import asyncio
+from typing import Any
+
+from ratelimit_svc.errors import StoreUnavailableError
+from ratelimit_svc.limiter import Limiter, Options
+from ratelimit_svc.metrics import Metrics
+from ratelimit_svc.model import Entry, Grant, Line, Verdict
+from ratelimit_svc.rules.files import RuleFile
+from ratelimit_svc.rules.load import load
+from ratelimit_svc.store import Store
+from ratelimit_svc.store.memory import MemoryStore
+from ratelimit_svc.wire import rls
+from ratelimit_svc.wire.client import request
+from tests.histories import START
+from tests.waiting import until
+
+RULES = """
+domain: shop
+tenant: tenant
+descriptors:
+  - {key: tenant, rate_limit: {unit: minute, requests_per_unit: 5}}
+  - {key: big, rate_limit: {unit: minute, requests_per_unit: 1000000}}
+  - {key: shadow, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 1}}
+  - {key: trial, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 3}}
+  - {key: free, rate_limit: {unlimited: true}}
+  - {key: allow, rate_limit: {unit: minute, requests_per_unit: 5, on_store_failure: allow}}
+  - {key: deny, rate_limit: {unit: minute, requests_per_unit: 5, on_store_failure: deny}}
+  - {key: error, rate_limit: {unit: minute, requests_per_unit: 5, on_store_failure: error}}
+"""
+
+
+class Recording:
+    """A real store that keeps what it was asked and, while held, keeps its callers waiting. Takes when let go."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.batches: list[list[Line]] = []
+        self.go = asyncio.Event()
+        self.go.set()
+        self.asked = asyncio.Event()
+        self.away = False
+
+    async def take(self, lines) -> list[Grant]:
+        self.batches.append(list(lines))
+        self.asked.set()
+        await self.go.wait()
+        if self.away:
+            raise StoreUnavailableError("away")
+        return await self.store.take(lines)
+
+
+def as_it_is(verdict: Verdict) -> Any:
+    """Hand verdicts through where bytes are expected: these tests look at values."""
+    return verdict
+
+
+def make(store, *, rules: str = RULES, **options) -> Limiter:
+    """A limiter of these rules."""
+    limiter = Limiter(
+        store=store,
+        local=MemoryStore(lambda: START),
+        decode=rls.decode,
+        encode=as_it_is,
+        metrics=Metrics(),
+        options=Options(**{"store_timeout_s": 30, **options}),
+    )
+    limiter.use(load([RuleFile("rules.yaml", rules.encode())]))
+    return limiter
+
+
+async def tell(limiter: Limiter, data: bytes) -> Verdict:
+    """Ask, and return the verdict as the value that it is here."""
+    verdict = await limiter.ask(data)
+    assert isinstance(verdict, Verdict)
+    return verdict
+
+
+async def settled(limiter: Limiter) -> None:
+    """Wait until the store has taken all that waited."""
+    await until(lambda: limiter._commits is None)
+
+
+def asks(*descriptors: str, hits: int = 0) -> bytes:
+    """A serialized request: each descriptor is written `key=value`."""
+    entries = [[Entry(*descriptor.split("="))] for descriptor in descriptors]
+    return request("shop", entries, hits=hits).SerializeToString()
+
+
+class Answers:
+    """Collects what callers are told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self.more = asyncio.Event()
+
+    def __call__(self, answer) -> None:
+        self.told.append(answer)
+        self.more.set()
+
+    async def wait(self, number: int) -> list[Any]:
+        """Wait until so many were told."""
+        async with asyncio.timeout(10):
+            while len(self.told) < number:
+                self.more.clear()
+                await self.more.wait()
+        return self.told

@@ -1,0 +1,76 @@
+"""Without the store the rules' on_store_failure answers."""
+
+import asyncio
+
+import pytest
+import redis
+
+from ratelimit_svc.errors import StoreUnavailableError
+from ratelimit_svc.model import Code
+from ratelimit_svc.store.redis import RedisStore
+from tests.limiting import asks, make, tell
+
+
+async def test_the_local_share_is_enforced_from_memory(held):
+    """ceil(5 / 2) a replica while the store is away, each denial with its window; the store's own when it is back."""
+    limiter = make(held, replicas=2)
+    held.away = True
+    told = [await tell(limiter, asks("tenant=a")) for _ in range(4)]
+    assert [verdict.code for verdict in told] == [Code.OK] * 3 + [Code.OVER_LIMIT]
+    assert [verdict.statuses[0].remaining for verdict in told] == [2, 1, 0, 0]
+    assert told[3].statuses[0].reset_s == 61
+    held.away = False
+    assert (await tell(limiter, asks("tenant=a"))).statuses[0].remaining == 4
+    assert limiter._metrics.policy_decisions.local == 4
+    assert limiter._metrics.store_failures.unavailable == 4
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "expected"),
+    [
+        (["allow=1"], [Code.OK]),
+        (["deny=1"], [Code.OVER_LIMIT]),
+        (["tenant=a", "allow=1"], [Code.OK, Code.OK]),
+        (["tenant=a", "deny=1"], [Code.OK, Code.OVER_LIMIT]),
+        (["allow=1", "none=1", "deny=1", "free=1"], [Code.OK, Code.OK, Code.OVER_LIMIT, Code.OK]),
+        (["shadow=1"], [Code.OK]),
+        (["shadow=1", "allow=1"], [Code.OK, Code.OK]),
+        (["error=1"], "error"),
+        (["error=1", "deny=1"], "error"),
+        (["tenant=a", "error=1"], "error"),
+    ],
+)
+async def test_the_strongest_policy_of_a_request_decides(held, descriptors, expected):
+    """error > deny > local > allow, whatever else the request asks."""
+    limiter = make(held)
+    held.away = True
+    if expected == "error":
+        with pytest.raises(StoreUnavailableError, match="away"):
+            await tell(limiter, asks(*descriptors))
+        return
+    verdict = await tell(limiter, asks(*descriptors))
+    assert [status.code for status in verdict.statuses] == expected
+    assert verdict.code is max(expected)
+
+
+async def test_allow_lets_pass_beside_a_full_local_share(held):
+    """A request with both is held to the local rule only."""
+    limiter = make(held)
+    held.away = True
+    told = [await tell(limiter, asks("allow=1")) for _ in range(20)]
+    told += [await tell(limiter, asks("tenant=a", "allow=1")) for _ in range(5)]
+    assert {verdict.code for verdict in told} == {Code.OK}
+    assert (await tell(limiter, asks("tenant=a", "allow=1"))).code is Code.OVER_LIMIT
+
+
+async def test_a_key_that_holds_something_else_is_answered_by_policy_alone(server, clock):
+    """A poisoned key costs its own tenant the policy, and the other requests of the batch nothing."""
+    with redis.Redis(host="127.0.0.1", port=server.port) as client:
+        client.flushall()
+        client.hset("{a}shop/tenant=a:s60000000", "x", "y")
+    async with RedisStore(server.url, clock=clock, timeout_s=5) as store:
+        limiter = make(store, replicas=5)
+        first = await asyncio.gather(*(tell(limiter, asks(f"tenant={name}")) for name in "abc"))
+        assert [verdict.statuses[0].remaining for verdict in first] == [0, 4, 4]
+        assert (await tell(limiter, asks("tenant=a"))).code is Code.OVER_LIMIT
+        assert limiter._metrics.store_failures.bad_key == 2
