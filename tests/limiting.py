@@ -56,8 +56,8 @@ def as_it_is(verdict: Verdict) -> Any:
     return verdict
 
 
-def make(store, *, rules: str = RULES, **options) -> Limiter:
-    """A limiter of these rules."""
+def make(store, *, rules: str | None = RULES, **options) -> Limiter:
+    """A limiter of these rules, or without any."""
     limiter = Limiter(
         store=store,
         local=MemoryStore(lambda: START),
@@ -66,7 +66,8 @@ def make(store, *, rules: str = RULES, **options) -> Limiter:
         metrics=Metrics(),
         options=Options(**{"store_timeout_s": 30, **options}),
     )
-    limiter.use(load([RuleFile("rules.yaml", rules.encode())]))
+    if rules is not None:
+        limiter.use(load([RuleFile("rules.yaml", rules.encode())]))
     return limiter
 
 

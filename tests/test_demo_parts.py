@@ -108,7 +108,7 @@ async def main():
     child = Script(pathlib.Path({str(tmp_path / "child")!r}), READY + WAIT)
     await child.start()
     print(child.pid, flush=True)
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
 
 asyncio.run(main())
 """

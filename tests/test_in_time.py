@@ -140,7 +140,7 @@ async def test_short_deadlines_beside_long_ones(held):
     assert len(limiter._deadlines) <= 1000
 
 
-# ── defects ───
+# ── defects ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Broken:

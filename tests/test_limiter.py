@@ -6,17 +6,12 @@ import pytest
 
 from ratelimit_svc import verdicts
 from ratelimit_svc.errors import BadRequestError
-from ratelimit_svc.limiter import Limiter, Options
-from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import Code, Entry, Status, Verdict
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.store import MAX_CHARGES
-from ratelimit_svc.store.memory import MemoryStore
-from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.client import request
-from tests.histories import START
-from tests.limiting import RULES, Answers, as_it_is, asks, make, tell
+from tests.limiting import RULES, Answers, asks, make, tell
 
 
 async def test_a_limit_counts_down_and_denies(held):
@@ -168,14 +163,7 @@ async def test_more_descriptors_than_one_batch_may_hold_are_refused(held):
 
 async def test_without_rules_every_request_is_refused(held):
     """As the reference says it."""
-    limiter = Limiter(
-        store=held,
-        local=MemoryStore(lambda: START),
-        decode=rls.decode,
-        encode=as_it_is,
-        metrics=Metrics(),
-        options=Options(),
-    )
+    limiter = make(held, rules=None)
     with pytest.raises(BadRequestError, match="no rate limit configuration loaded"):
         await tell(limiter, asks("tenant=a"))
 
