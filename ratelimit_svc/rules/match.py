@@ -14,7 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ratelimit_svc.model import Entry, Rule
+from ratelimit_svc.errors import Finding
+from ratelimit_svc.model import Algorithm, Entry, Rule
 
 ANY = "*"
 """In a configured key or value: any run of characters, none included."""
@@ -89,11 +90,12 @@ class Node:
     wildcards: tuple[tuple[Wildcard, "Node"], ...] = field(default=(), repr=False)
     """In file order. Those with a star also stand in `exact` or `keys`, so that a literal `*` meets itself first."""
     keys: dict[str, "Node"] = field(default_factory=dict, repr=False)
-    rule: Rule | None = None
-    """None: matching it limits nothing. With nothing below it either, the descriptor only lets pass (a whitelist)."""
+    rules: tuple[Rule, ...] = ()
+    """Its rule, or several where it has several limits at once. None: matching it limits nothing. With nothing below it
+    either, the descriptor only lets pass (a whitelist)."""
 
     @classmethod
-    def of(cls, children: Iterable[tuple[str, str | None, "Node"]], rule: Rule | None = None) -> "Node":
+    def of(cls, children: Iterable[tuple[str, str | None, "Node"]], rules: tuple[Rule, ...] = ()) -> "Node":
         """Compile children, each with its configured key and value, in file order."""
         exact: dict[Entry, Node] = {}
         keys: dict[str, Node] = {}
@@ -105,7 +107,7 @@ class Node:
                 exact[Entry(key, value)] = child
             if ANY in key or ANY in (value or ""):
                 wildcards.append((Wildcard.of(key, value), child))
-        return cls(exact, tuple(wildcards), keys, rule)
+        return cls(exact, tuple(wildcards), keys, rules)
 
     @property
     def leaf(self) -> bool:
@@ -138,6 +140,10 @@ class RuleSet:
     domains: Mapping[str, Domain]
     rules: tuple[Rule, ...]
     """Every rule, in the order it is written."""
+    warnings: tuple[Finding, ...] = ()
+    """What in the files does not do what it seems to, and is an error where rules are read strictly."""
+    algorithm: Algorithm = Algorithm.SLIDING_WINDOW
+    """What counts where no rule says how: the limits that requests bring along (DEFAULT_ALGORITHM)."""
 
     def __repr__(self) -> str:
         return f"<RuleSet [{len(self.domains)} domains, {len(self.rules)} rules]>"
@@ -154,16 +160,16 @@ def step(node: Node, entry: Entry) -> Node | None:
     return node.keys.get(entry.key)
 
 
-def find(domain: Domain, entries: Iterable[Entry]) -> Rule | None:
-    """Return the rule of a descriptor, or None where nothing limits it.
+def find(domain: Domain, entries: Iterable[Entry]) -> tuple[Rule, ...]:
+    """Return the rules of a descriptor: one, several where it has several limits at once, none where nothing limits it.
 
     None says one of: no match, a descriptor that goes on below the last entry without a limit of its own, or a whitelist.
-    A rule with `limit` None is a match that is counted as unlimited.
+    A rule with `limit` None is a match that is told as unlimited; it stands alone.
     """
     node = domain.root
     for entry in entries:
         below = step(node, entry)
         if below is None:
-            return None
+            return ()
         node = below
-    return node.rule
+    return node.rules
