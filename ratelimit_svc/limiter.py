@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from time import perf_counter_ns
 
-from ratelimit_svc import plans, verdicts
+from ratelimit_svc import metadata, plans, verdicts
 from ratelimit_svc.deadlines import Deadlines
+from ratelimit_svc.denials import Denial, Denials
 from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailableError
 from ratelimit_svc.metrics import Metrics
-from ratelimit_svc.model import BAD_KEY, Code, Grant, Line, OnStoreFailure, Plan, Request, Role, Verdict
+from ratelimit_svc.model import BAD_KEY, Code, Grant, Line, OnStoreFailure, Plan, Request, Verdict
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
@@ -45,6 +46,10 @@ class Options:
     """How many requests may wait; beyond, the policy answers at once."""
     plan_memory_bytes: int = 64 * 1024 * 1024
     key_prefix: str = ""
+    dynamic_metadata: bool = False
+    """Tell Envoy's access log, in each answer, which rules met the request and how it stands with them."""
+    denial_log_every_s: float = 1.0
+    """At most one denial of each rule in this time is told to `on_denial`; 0: none."""
 
 
 class Limiter:
@@ -57,6 +62,7 @@ class Limiter:
         encode: Verdict to bytes.
         metrics: counted as verdicts are given.
         options: see Options.
+        on_denial: told of some denials, for a log.
 
     Resource handling: belongs to the running event loop; `close` forgets whoever still waits.
     """
@@ -70,17 +76,20 @@ class Limiter:
         encode: Callable[[Verdict], bytes],
         metrics: Metrics,
         options: Options,
+        on_denial: Callable[[Denial], None] | None = None,
     ) -> None:
         self._store, self._local = store, local
         self._decode, self._encode = decode, encode
         self._metrics = metrics
         self._options = options
         self._loop = asyncio.get_running_loop()
-        self._rules: RuleSet | None = None
+        self._planner_of = partial(plans.Planner, prefix=options.key_prefix, keep_requests=options.dynamic_metadata)
+        self._planner = self._planner_of(None)
         self.plans = plans.PlanMemory(self._plan, most_bytes=options.plan_memory_bytes)
         self._share_of = lru_cache(SHARES_KEPT)(partial(plans.local_share, replicas=options.replicas))
         self._deadlines = Deadlines[Waiting](self._loop, self._expire)
         self.waiting = WaitingLines()
+        self._denials = Denials(self._loop.time, every_s=options.denial_log_every_s, tell=on_denial)
         self._commits: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -88,7 +97,7 @@ class Limiter:
 
     def use(self, rules: RuleSet) -> None:
         """Put these rules in force. Windows keep their counts: keys do not name limits."""
-        self._rules = rules
+        self._planner = self._planner_of(rules)
         self.plans.clear()
 
     def submit(self, data: bytes, answer: Answer, *, timeout_s: float | None = None) -> Waiting | None:
@@ -110,7 +119,7 @@ class Limiter:
             answer(error)
             return None
         if not plan.charges:
-            answer(self._encode(verdicts.granted(plan, Grant(1, ()), 0)))
+            answer(self._tell(plan, verdicts.granted(plan, Grant(1, ()), 0)))
             return None
         waiting = Waiting(plan, answer)
         if self.waiting.requests >= self._options.queue_limit:
@@ -158,7 +167,7 @@ class Limiter:
 
     def _plan(self, data: bytes) -> Plan:
         self._metrics.plan_memory_misses += 1
-        return plans.plan(self._decode(data), self._rules, prefix=self._options.key_prefix)
+        return self._planner.plan(self._decode(data))
 
     def _patience_s(self, timeout_s: float | None) -> float:
         """Return how long a request may wait: below the caller's own timeout, however short that is."""
@@ -220,31 +229,14 @@ class Limiter:
             if waiting.done:
                 continue
             if later >= 0:
-                told = self._encode(verdicts.granted(plan, grant, later))
-                self._count_granted(plan, grant)
+                told = self._tell(plan, verdicts.granted(plan, grant, later))
+                self._metrics.granted(plan, grant)
             else:
-                told = refusal = refusal or self._encode(verdicts.denied(plan, grant))
-                self._count_denied(plan, grant)
+                told = refusal = refusal or self._tell(plan, verdicts.denied(plan, grant))
+                self._metrics.denied(plan, grant)
+                self._denials.note(plan, grant)
             waiting.done = True
             waiting.answer(told)
-
-    def _count_granted(self, plan: Plan, grant: Grant) -> None:
-        for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
-            counts = self._metrics.rule(charge.rule.id)
-            if charge.role is Role.SHADOW and outcome.fits_in_us > 0:
-                counts.requests.would_deny += 1
-                counts.hits.would_deny += charge.hits
-            else:
-                counts.requests.allowed += 1
-                counts.hits.allowed += charge.hits
-
-    def _count_denied(self, plan: Plan, grant: Grant) -> None:
-        """Count a denial on the rules that denied it; on the others nothing happened."""
-        for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
-            if charge.role is Role.GATE and outcome.fits_in_us > 0:
-                counts = self._metrics.rule(charge.rule.id)
-                counts.requests.denied += 1
-                counts.hits.denied += charge.hits
 
     # ── without the store ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -271,10 +263,19 @@ class Limiter:
             return
         verdict = self._by_local_share(plan) if policy is OnStoreFailure.LOCAL else verdicts.by_policy(plan, policy)
         waiting.admitted = verdict.code is Code.OK
-        waiting.answer(self._encode(verdict))
+        waiting.answer(self._tell(plan, verdict))
 
     def _by_local_share(self, plan: Plan) -> Verdict:
         """Return the verdict of this replica's share of the limits, counted in its own memory."""
         shared = self._share_of(plan)
         (grant,) = self._local.take_now([Line(shared.charges, 1)])
-        return verdicts.granted(shared, grant, 0) if grant.granted else verdicts.denied(shared, grant)
+        if grant.granted:
+            return verdicts.granted(shared, grant, 0)
+        self._denials.note(shared, grant)
+        return verdicts.denied(shared, grant)
+
+    def _tell(self, plan: Plan, verdict: Verdict) -> bytes:
+        """Return a verdict's bytes, with what access logs want to know of it where that is asked for."""
+        if plan.request is not None:
+            verdict = verdict._replace(metadata=metadata.describe(plan, plan.request, verdict))
+        return self._encode(verdict)

@@ -17,7 +17,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ratelimit_svc.model import MICROSECONDS, OnStoreFailure
+from ratelimit_svc.model import MICROSECONDS, Charge, Grant, Kind, OnStoreFailure, Plan, Role
 
 MOST_RULES = 2_000
 """Rules counted under their own id while the process lives, also those that a reload has removed. Each has six lines in a
@@ -39,7 +39,11 @@ class Decisions:
     denied: int = 0
     """It had none, and the request was denied for it. A request denied for another rule's sake is not counted here."""
     would_deny: int = 0
-    """It had none, and is in shadow mode."""
+    """It had none, and the request passed all the same: it is in shadow mode, or another of its quotas had room."""
+    overdrawn: int = 0
+    """It had too little, and was charged all the same: a budget's cost that was known only afterwards."""
+    refunded: int = 0
+    """It was given hits back."""
 
 
 @dataclass(slots=True)
@@ -146,6 +150,30 @@ class Metrics:
             counts = self.rules.setdefault(name, RuleCounts())
         return counts
 
+    def granted(self, plan: Plan, grant: Grant) -> None:
+        """Count one request that was charged, on each of its rules."""
+        for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
+            if charge.kind is Kind.REFUND:
+                self._count(charge, "refunded")
+            elif outcome.fits_in_us == 0 or (charge.role is Role.GATE and not grant.overdrawn):
+                counts = self.rule(charge.label)
+                counts.requests.allowed += 1
+                counts.hits.allowed += charge.hits
+            else:
+                self._count(charge, "overdrawn" if charge.role is Role.GATE else "would_deny")
+
+    def denied(self, plan: Plan, grant: Grant) -> None:
+        """Count one request that was denied on the rules that denied it; on the others nothing happened."""
+        for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
+            if charge.role is not Role.SHADOW and outcome.fits_in_us > 0:
+                self._count(charge, "denied")
+
+    def _count(self, charge: Charge, decision: str) -> None:
+        """Count any decision by its name. The usual one is counted above, in half the time."""
+        counts = self.rule(charge.label)
+        setattr(counts.requests, decision, getattr(counts.requests, decision) + 1)
+        setattr(counts.hits, decision, getattr(counts.hits, decision) + charge.hits)
+
     def render(self) -> tuple[bytes, str]:
         """Return the page that Prometheus reads, and its content type. May be called in another thread."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
@@ -187,13 +215,13 @@ COUNTERS = (
     Row("ratelimit_svc_bad_requests_total", "Requests refused for what they say.", _one(lambda m: m.bad_requests)),
     Row(
         "ratelimit_svc_rule_decisions_total",
-        "Requests that a rule decided on: allowed, denied, would_deny (shadow mode).",
+        "Requests that a rule decided on: allowed, denied, would_deny (shadow mode, quotas), overdrawn, refunded.",
         _each_rule(lambda counts: counts.requests),
         ("rule", "decision"),
     ),
     Row(
         "ratelimit_svc_rule_hits_total",
-        "Hits that a rule decided on: allowed, denied, would_deny (shadow mode).",
+        "Hits that a rule decided on: allowed, denied, would_deny (shadow mode, quotas), overdrawn, refunded.",
         _each_rule(lambda counts: counts.hits),
         ("rule", "decision"),
     ),

@@ -6,10 +6,25 @@ request. The memory is bounded by bytes, least recently used first out, and drop
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ratelimit_svc.errors import BadRequestError
-from ratelimit_svc.model import MAX_HITS, Algorithm, Charge, Descriptor, OnStoreFailure, Plan, Request, Role, Rule
+from ratelimit_svc.model import (
+    MAX_HITS,
+    Algorithm,
+    Charge,
+    Descriptor,
+    Entry,
+    Kind,
+    Limit,
+    Meaning,
+    OnStoreFailure,
+    Overdraft,
+    Plan,
+    Request,
+    Role,
+    Rule,
+)
 from ratelimit_svc.rules.match import Domain, RuleSet, find
 from ratelimit_svc.store import MAX_CHARGES
 from ratelimit_svc.store.keys import key
@@ -19,80 +34,188 @@ PLAN_BYTES = 700
 CHARGE_BYTES = 400
 """What one charge and its place in the plan cost."""
 
+LONGEST_LABEL = 200
+"""Of a rule in metrics, with the request's own values in it; where it would be longer, the rule's id stands."""
 
-def plan(request: Request, rules: RuleSet | None, *, prefix: str = "") -> Plan:
-    """Return what the request means under these rules.
+_ORDER = {Role.GATE: 1, Role.QUOTA: 2, Role.SHADOW: 3}
 
-    Raises:
-        BadRequestError: no rules are loaded, or the request has more descriptors than one batch may hold.
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Finds plans.
+
+    Args:
+        rules: what is in force; None: nothing yet.
+        prefix: put before every key (CACHE_KEY_PREFIX).
+        keep_requests: leave each request in its plan, for those who answer with parts of it.
     """
-    if rules is None:
-        raise BadRequestError("no rate limit configuration loaded")
-    if len(request.descriptors) > MAX_CHARGES:
-        raise BadRequestError(
-            f"rate limit request has {len(request.descriptors)} descriptors; at most {MAX_CHARGES} are taken"
+
+    rules: RuleSet | None
+    prefix: str = ""
+    keep_requests: bool = False
+
+    def plan(self, request: Request) -> Plan:
+        """Return what the request means under these rules.
+
+        Raises:
+            BadRequestError: no rules are loaded, or the request means more charges than one batch may hold.
+        """
+        if self.rules is None:
+            raise BadRequestError("no rate limit configuration loaded")
+        if len(request.descriptors) > MAX_CHARGES:
+            raise BadRequestError(
+                f"rate limit request has {len(request.descriptors)} descriptors; at most {MAX_CHARGES} are taken"
+            )
+        domain = self.rules.domains.get(request.domain)
+        matched = [] if domain is None else [self._matched(domain, each) for each in request.descriptors]
+        dropped = replaced(matched)
+        charges: list[tuple[int, Charge]] = []
+        meanings: list[Rule | None] = []
+        for place, descriptor in enumerate(request.descriptors):
+            rules = [rule for rule in matched[place] if _name(rule) not in dropped] if domain is not None else []
+            meanings.append(next((rule for rule in rules if rule.limit is None), None))
+            if domain is not None:
+                charges += (
+                    (place, self._charge(domain, descriptor, rule, request.hits)) for rule in rules if rule.limit
+                )
+        if len(charges) > MAX_CHARGES:
+            raise BadRequestError(f"rate limit request meets {len(charges)} limits; at most {MAX_CHARGES} are taken")
+        return _put_together(charges, meanings, request if self.keep_requests else None)
+
+    def _matched(self, domain: Domain, descriptor: Descriptor) -> tuple[Rule, ...]:
+        """Return the rules that count for a descriptor: those it meets, or one made of the limit that it brings along."""
+        rules = find(domain, descriptor.entries)
+        return rules if descriptor.limit is None else (self._override(domain, descriptor.limit, rules),)
+
+    def _override(self, domain: Domain, limit: Limit, rules: Sequence[Rule]) -> Rule:
+        """Return the rule that a limit brought along stands for: counted as the rule's it replaces, and always enforced."""
+        assert self.rules is not None
+        model = next((rule for rule in rules if rule.limit is not None), None)
+        if model is None or model.limit is None:
+            return Rule(f"{domain.name}#override", replace(limit, algorithm=self.rules.algorithm))
+        base = replace(
+            model.limit, requests_per_unit=limit.requests_per_unit, unit=limit.unit, multiplier=limit.multiplier
         )
-    domain = rules.domains.get(request.domain)
-    descriptors = tuple(_meaning(domain, descriptor, request.hits, prefix) for descriptor in request.descriptors)
-    charges = tuple(meaning for meaning in descriptors if isinstance(meaning, Charge))
+        return replace(
+            model,
+            id=f"{model.id}#override",
+            limit=replace(base, name="", period_us=0, burst=None),
+            role=Role.GATE,
+            replaces=frozenset(),
+            shared=(),
+            label=(),
+        )
+
+    def _charge(self, domain: Domain, descriptor: Descriptor, rule: Rule, request_hits: int) -> Charge:
+        limit = rule.limit
+        assert limit is not None
+        entries = _shared(descriptor.entries, rule)
+        hits = min(max(request_hits, 1) if descriptor.hits is None else descriptor.hits, MAX_HITS)
+        kind = Kind.REFUND if descriptor.refund else Kind.POSITIVE if hits else Kind.CHECK
+        return Charge(
+            key=key(
+                self.prefix,
+                domain.name,
+                entries,
+                tenant=None if domain.tenant is None else domain.tenant_of(entries),
+                algorithm=limit.algorithm,
+                window_us=limit.window_us,
+            ),
+            algorithm=limit.algorithm,
+            limit=limit.most,
+            window_us=limit.window_us,
+            shape=limit.shape,
+            hits=0 if descriptor.refund and not rule.refunds else hits,
+            role=rule.role,
+            rule=rule,
+            kind=kind,
+            overdraft=Overdraft.NEVER if kind is Kind.REFUND else rule.overdraft,
+            tenant=domain.tenant_of(descriptor.entries),
+            label=_label(descriptor.entries, rule, domain.name),
+        )
+
+
+def replaced(matched: Sequence[Sequence[Rule]]) -> frozenset[str]:
+    """Return the names that limits of a request replace: who has one of them does not count in it."""
+    return frozenset().union(*(rule.replaces for rules in matched for rule in rules))
+
+
+def _name(rule: Rule) -> str | None:
+    return rule.limit.name if rule.limit is not None else None
+
+
+def _put_together(charges: list[tuple[int, Charge]], meanings: Sequence[Rule | None], request: Request | None) -> Plan:
+    """Order the charges, and note for each descriptor where its own are."""
+    charges.sort(key=lambda placed: 0 if placed[1].kind is Kind.REFUND else _ORDER[placed[1].role])
+    where: dict[int, list[int]] = {}
+    for index, (place, _) in enumerate(charges):
+        where.setdefault(place, []).append(index)
+    ordered = tuple(charge for _, charge in charges)
+    descriptors: tuple[Meaning, ...] = tuple(
+        tuple(where[place]) if place in where else meaning for place, meaning in enumerate(meanings)
+    )
     return Plan(
         descriptors=descriptors,
-        charges=charges,
-        coalesces=_coalesces(charges),
+        charges=ordered,
+        coalesces=_coalesces(ordered),
         on_store_failure=max(
-            (charge.rule.on_store_failure for charge in charges if charge.role is Role.GATE),
+            (charge.rule.on_store_failure for charge in ordered if charge.role is not Role.SHADOW),
             default=OnStoreFailure.ALLOW,
         ),
+        request=request,
     )
 
 
-def _meaning(domain: Domain | None, descriptor: Descriptor, request_hits: int, prefix: str) -> Charge | Rule | None:
-    """Return the descriptor's charge, its rule where nothing is to be counted, or None where no rule matches."""
-    rule = find(domain, descriptor.entries) if domain is not None else None
-    if domain is None or rule is None or rule.limit is None:
-        return rule
-    if descriptor.refund:
-        # not given back yet: the window stays as it is, so the limit is only kept more strictly
-        return None
-    hits = max(request_hits, 1) if descriptor.hits is None else descriptor.hits
-    return Charge(
-        key=key(
-            prefix,
-            domain.name,
-            descriptor.entries,
-            tenant=None if domain.tenant is None else domain.tenant_of(descriptor.entries),
-            algorithm=Algorithm.SLIDING_WINDOW,
-            window_us=rule.limit.window_us,
-        ),
-        algorithm=Algorithm.SLIDING_WINDOW,
-        limit=rule.limit.requests_per_unit,
-        window_us=rule.limit.window_us,
-        slices=rule.limit.slices,
-        hits=min(hits, MAX_HITS),
-        role=Role.SHADOW if rule.shadow else Role.GATE,
-        rule=rule,
+def _shared(entries: Sequence[Entry], rule: Rule) -> Sequence[Entry]:
+    """Return the entries that make the key: where a rule shares one counter, the pattern stands for all that it covers."""
+    if not rule.shared:
+        return entries
+    return tuple(pattern or entry for pattern, entry in zip(rule.shared, entries, strict=True))
+
+
+def _label(entries: Sequence[Entry], rule: Rule, domain: str) -> str:
+    """Return what metrics call the rule for this request."""
+    if not rule.label:
+        return rule.id
+    steps = (
+        (f"{entry.key}={entry.value}" if entry.value else entry.key) if step is None else step
+        for step, entry in zip(rule.label, entries, strict=False)
     )
+    label = "/".join([domain, *steps]) + "".join(step or "" for step in rule.label[len(entries) :])
+    return label if len(label) <= LONGEST_LABEL else rule.id
 
 
 def _coalesces(charges: Sequence[Charge]) -> bool:
-    """Return whether n such requests may be one line: "g of n" says all only of gates on different keys."""
-    return len({charge.key for charge in charges if charge.role is Role.GATE}) == len(charges)
+    """Return whether n such requests may be one line: "g of n" says all only of plain gates on different keys."""
+    return len({charge.key for charge in charges if _plain(charge)}) == len(charges)
+
+
+def _plain(charge: Charge) -> bool:
+    """Return whether the j-th of n such charges fits if and only if j of them do. One that may overdraw does not."""
+    if charge.role is not Role.GATE or charge.kind is Kind.REFUND:
+        return False
+    # a single hit cannot overdraw: it fits while anything is left
+    return (
+        charge.hits == 0
+        or charge.overdraft is Overdraft.NEVER
+        or (charge.hits == 1 and charge.overdraft is Overdraft.AUTO)
+    )
 
 
 def local_share(plan: Plan, replicas: int) -> Plan:
     """Return the plan with each limit cut to one replica's share, ceil(limit / replicas).
 
-    Only gates whose rule says `local` stay gates: beside them, rules that say `allow` let pass.
+    Only those whose rule says `local` keep their role: beside them, rules that say `allow` let pass.
     """
 
     def share(charge: Charge) -> Charge:
         local = charge.rule.on_store_failure is OnStoreFailure.LOCAL
-        return replace(charge, limit=-(-charge.limit // replicas), role=charge.role if local else Role.SHADOW)
+        limit = -(-charge.limit // replicas)
+        bucket = charge.algorithm is Algorithm.TOKEN_BUCKET
+        shape = -(-charge.shape // replicas) if bucket else charge.shape
+        return replace(charge, limit=limit, shape=shape, role=charge.role if local else Role.SHADOW)
 
-    shares = tuple(share(charge) for charge in plan.charges)
-    left = iter(shares)
-    descriptors = tuple(next(left) if isinstance(meaning, Charge) else meaning for meaning in plan.descriptors)
-    return replace(plan, descriptors=descriptors, charges=shares)
+    return replace(plan, charges=tuple(map(share, plan.charges)))
 
 
 class PlanMemory:

@@ -1,8 +1,10 @@
 """Verdicts: the store's grants in Envoy's words. Pure.
 
-One status per descriptor, in the request's order. What passes is told what is left and when its window is empty again;
-what is denied, when it would fit. Times are rounded up to whole seconds: Envoy rounds down what it is given, and a
-caller that comes back too early is denied again.
+One status per descriptor, in the request's order: of several limits the one that denies, else the one with least left. What
+passes is told what is left and when its window is empty again; what is denied, when it would fit. Times are rounded up to
+whole seconds: Envoy rounds down what it is given, and a caller that comes back too early is denied again.
+
+A request is over its limit if one of its gates is, or if it has quotas and all of them are.
 """
 
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from ratelimit_svc.model import (
     Charge,
     Code,
     Grant,
+    Meaning,
     OnStoreFailure,
     Outcome,
     Plan,
@@ -39,28 +42,69 @@ def granted(plan: Plan, grant: Grant, later: int) -> Verdict:
         if charge.role is Role.SHADOW:
             remaining = 0 if outcome.fits_in_us else outcome.remaining
             return Status(Code.OK, charge.rule.limit, remaining, _seconds(outcome.fits_in_us or outcome.empty_us))
+        if outcome.fits_in_us and (charge.role is Role.QUOTA or grant.overdrawn):
+            return Status(Code.OVER_LIMIT, charge.rule.limit, outcome.remaining, _seconds(outcome.fits_in_us))
         return Status(Code.OK, charge.rule.limit, outcome.remaining + later * charge.hits, _seconds(outcome.empty_us))
 
-    return Verdict(Code.OK, _statuses(plan, grant, status))
+    statuses = _statuses(plan, grant, status)
+    return Verdict(_overall(plan, grant) if grant.overdrawn else Code.OK, statuses)
 
 
 def denied(plan: Plan, grant: Grant) -> Verdict:
     """Return what the rest of a line's requests are told: nothing of theirs was charged."""
 
     def status(charge: Charge, outcome: Outcome) -> Status:
-        over = outcome.fits_in_us > 0 and charge.role is Role.GATE
+        over = outcome.fits_in_us > 0 and charge.role is not Role.SHADOW
         code = Code.OVER_LIMIT if over else Code.OK
         return Status(code, charge.rule.limit, outcome.remaining, _seconds(outcome.fits_in_us or outcome.empty_us))
 
     return Verdict(Code.OVER_LIMIT, _statuses(plan, grant, status))
 
 
+def deciding(plan: Plan, grant: Grant) -> int | None:
+    """Return which charge denies: of those that would not fit, the one that takes longest to."""
+    over = [
+        (outcome.fits_in_us, -place)
+        for place, (charge, outcome) in enumerate(zip(plan.charges, grant.outcomes, strict=True))
+        if outcome.fits_in_us > 0 and charge.role is not Role.SHADOW
+    ]
+    return -max(over)[1] if over else None
+
+
+def _overall(plan: Plan, grant: Grant) -> Code:
+    """Return the code of a request that was charged although not all of it fitted."""
+    over = {Role.GATE: [False], Role.QUOTA: [], Role.SHADOW: []}
+    for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
+        over[charge.role].append(outcome.fits_in_us > 0)
+    quotas = over[Role.QUOTA]
+    return Code.OVER_LIMIT if any(over[Role.GATE]) or (quotas and all(quotas)) else Code.OK
+
+
 def _statuses(plan: Plan, grant: Grant, status: Callable[[Charge, Outcome], Status]) -> tuple[Status, ...]:
-    outcomes = iter(grant.outcomes)
-    return tuple(
-        status(meaning, next(outcomes)) if isinstance(meaning, Charge) else _uncounted(meaning)
-        for meaning in plan.descriptors
-    )
+    def one(meaning: Meaning) -> Status:
+        if not isinstance(meaning, tuple):
+            return _uncounted(meaning)
+        if len(meaning) == 1:
+            return status(plan.charges[meaning[0]], grant.outcomes[meaning[0]])
+        return _tightest([(plan.charges[at], status(plan.charges[at], grant.outcomes[at])) for at in meaning])
+
+    return tuple(map(one, plan.descriptors))
+
+
+def _tightest(statuses: list[tuple[Charge, Status]]) -> Status:
+    """Return the status that tells most of several limits of one descriptor.
+
+    The one that denies longest; else that with least left, and of those the one that is full longest. Shadows only speak
+    where there is nothing else.
+    """
+
+    def order(told: tuple[Charge, Status]) -> tuple[bool, bool, int, int]:
+        charge, status = told
+        over = status.code is Code.OVER_LIMIT
+        left = 0 if over else status.remaining
+        return charge.role is Role.SHADOW, not over, left, -(status.reset_s or 0)
+
+    return min(statuses, key=order)[1]
 
 
 def _uncounted(rule: Rule | None) -> Status:
@@ -71,11 +115,12 @@ def by_policy(plan: Plan, policy: OnStoreFailure) -> Verdict:
     """Return what a request is told by `allow` or `deny`: no window was asked, so none is described."""
     refused = policy is OnStoreFailure.DENY
 
-    def status(meaning: Charge | Rule | None) -> Status:
-        if not isinstance(meaning, Charge):
+    def status(meaning: Meaning) -> Status:
+        if not isinstance(meaning, tuple):
             return _uncounted(meaning)
-        if refused and meaning.rule.on_store_failure is policy and meaning.role is Role.GATE:
-            return Status(Code.OVER_LIMIT, meaning.rule.limit, 0, 1)
+        for charge in (plan.charges[at] for at in meaning):
+            if refused and charge.rule.on_store_failure is policy and charge.role is not Role.SHADOW:
+                return Status(Code.OVER_LIMIT, charge.rule.limit, 0, 1)
         return NO_RULE
 
     return Verdict(Code.OVER_LIMIT if refused else Code.OK, tuple(map(status, plan.descriptors)))

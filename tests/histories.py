@@ -5,9 +5,24 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from ratelimit_svc.model import Algorithm, Charge, Grant, Line, Role, Rule
+from ratelimit_svc.model import (
+    BEGIN_AT_EPOCH,
+    BEGIN_AT_FIRST_HIT,
+    BEGIN_ON_MONDAY,
+    LONGEST_US,
+    Algorithm,
+    Charge,
+    Grant,
+    Kind,
+    Line,
+    Overdraft,
+    Role,
+    Rule,
+)
 
-MINUTE = 60_000_000
+SECOND = 1_000_000
+MINUTE = 60 * SECOND
+DAY = 86_400 * SECOND
 START = 1_800_000_000_000_000
 """A present-day time in µs, as large as Redis's own."""
 
@@ -15,19 +30,41 @@ RULE = Rule("test", None)
 
 
 def charge(
-    key: bytes | str, limit: int, *, hits: int = 1, window: int = MINUTE, slices: int = 60, role=Role.GATE
+    key: bytes | str,
+    limit: int,
+    *,
+    hits: int = 1,
+    window: int = MINUTE,
+    slices: int = 60,
+    role: Role = Role.GATE,
+    algorithm: Algorithm = Algorithm.SLIDING_WINDOW,
+    shape: int | None = None,
+    kind: Kind | None = None,
+    overdraft: Overdraft = Overdraft.NEVER,
 ) -> Charge:
-    """A charge on a sliding window."""
+    """A charge, on a sliding window unless another algorithm is named."""
     return Charge(
         key=key.encode() if isinstance(key, str) else key,
-        algorithm=Algorithm.SLIDING_WINDOW,
+        algorithm=algorithm,
         limit=limit,
         window_us=window,
-        slices=slices,
+        shape=slices if shape is None else shape,
         hits=hits,
         role=role,
         rule=RULE,
+        kind=kind or (Kind.POSITIVE if hits else Kind.CHECK),
+        overdraft=overdraft,
     )
+
+
+def bucket(key: str, burst: int, rate: int, *, window: int = MINUTE, **others) -> Charge:
+    """A charge on a token bucket: so many at once, and so many a window."""
+    return charge(key, burst, window=window, algorithm=Algorithm.TOKEN_BUCKET, shape=rate, **others)
+
+
+def fixed(key: str, limit: int, *, window: int = MINUTE, begin: int = BEGIN_AT_EPOCH, **others) -> Charge:
+    """A charge on a fixed window."""
+    return charge(key, limit, window=window, algorithm=Algorithm.FIXED_WINDOW, shape=begin, **others)
 
 
 @dataclass(frozen=True)
@@ -44,11 +81,30 @@ class Step:
 LIMITS = st.one_of(st.integers(0, 12), st.sampled_from([1000, 2**31, 2**32 - 1]))
 HITS = st.one_of(st.integers(0, 4), st.integers(0, 12), st.sampled_from([2**31, 2**32 - 1, 2**32]))
 SLICES = st.sampled_from([1, 2, 3, 7, 60, 500])
+RATES = st.one_of(st.integers(0, 12), st.sampled_from([7, 60_000_007, 2**32 - 1]))
+
+WINDOWS: dict[Algorithm, dict[str, tuple[int, st.SearchStrategy[int]]]] = {
+    Algorithm.SLIDING_WINDOW: dict.fromkeys(("a", "b", "c"), (MINUTE, SLICES)),
+    Algorithm.FIXED_WINDOW: {
+        "fixed": (MINUTE, st.just(BEGIN_AT_EPOCH)),
+        "from first hit": (MINUTE, st.just(BEGIN_AT_FIRST_HIT)),
+        "realigned": (MINUTE, st.sampled_from([BEGIN_AT_EPOCH, BEGIN_AT_FIRST_HIT])),
+        "weeks": (14 * DAY, st.just(BEGIN_ON_MONDAY)),
+        "months": (30 * DAY, st.just(1)),
+        "years": (365 * DAY, st.just(12)),
+    },
+    Algorithm.TOKEN_BUCKET: {
+        "bucket": (MINUTE, RATES),
+        "fast bucket": (10 * SECOND, RATES),  # not faster: the servers let keys expire in real time
+        "slow bucket": (LONGEST_US, RATES),
+    },
+}
+"""Keys by algorithm, each with its W and what its shape may be: keys name both, so they never change under one."""
 
 
 def passes(window: int = MINUTE) -> st.SearchStrategy[int]:
-    """Times between takes: none, some µs, about a slice, about a window, many windows."""
-    edges = [window // 60, window // 7, window // 2, window, window + window // 60, 3 * window]
+    """Times between takes: none, some µs, about a slice, about a window, many windows, months."""
+    edges = [window // 60, window // 7, window // 2, window, window + window // 60, 3 * window, 30 * DAY]
     return st.one_of(
         st.just(0),
         st.integers(1, 5000),
@@ -69,29 +125,65 @@ def steps(window: int = MINUTE) -> st.SearchStrategy[int]:
     )
 
 
+PLAIN = (Kind.POSITIVE,)
+NO_DEBT = (Kind.POSITIVE, Kind.REFUND)
+
+
 @st.composite
-def batches(draw, keys: tuple[str, ...] = ("a", "b", "c")) -> tuple[Line, ...]:
-    """Lines of every legal kind: single requests with any charges, or n of gates on different keys."""
+def _charges(draw, key: tuple[Algorithm, str], *, role=Role.GATE, kinds=PLAIN, overdrafts=(Overdraft.NEVER,)) -> Charge:
+    """One charge on a key."""
+    algorithm, name = key
+    window, shapes = WINDOWS[algorithm][name]
+    kind, hits = draw(st.sampled_from(kinds)), draw(HITS)
+    if kind is Kind.POSITIVE and not hits:
+        kind = Kind.CHECK
+    return charge(
+        name,
+        draw(LIMITS),
+        hits=hits,
+        window=window,
+        algorithm=algorithm,
+        shape=draw(shapes),
+        role=role,
+        kind=kind,
+        overdraft=Overdraft.NEVER if kind is Kind.REFUND else draw(st.sampled_from(overdrafts)),
+    )
+
+
+@st.composite
+def batches(
+    draw,
+    algorithms: tuple[Algorithm, ...] = tuple(Algorithm),
+    kinds: tuple[Kind, ...] = NO_DEBT,
+    overdrafts: tuple[Overdraft, ...] = tuple(Overdraft),
+    roles: tuple[Role, ...] = tuple(Role),
+) -> tuple[Line, ...]:
+    """Lines of every legal kind: single requests with any charges, or n of plain gates on different keys."""
+    keys = st.sampled_from([(algorithm, name) for algorithm in algorithms for name in WINDOWS[algorithm]])
     made = []
     for _ in range(draw(st.integers(1, 3))):
         if draw(st.booleans()):
-            chosen = draw(st.lists(st.sampled_from(keys), min_size=1, max_size=3, unique=True))
-            charges = tuple(charge(key, draw(LIMITS), hits=draw(HITS), slices=draw(SLICES)) for key in chosen)
+            chosen = draw(st.lists(keys, min_size=1, max_size=3, unique=True))
+            charges = tuple(draw(_charges(key)) for key in chosen)
             made.append(Line(charges, draw(st.integers(1, 6))))
         else:
-            chosen = draw(st.lists(st.sampled_from(keys), min_size=1, max_size=4))
+            chosen = draw(st.lists(keys, min_size=1, max_size=4))
             charges = tuple(
-                charge(key, draw(LIMITS), hits=draw(HITS), slices=draw(SLICES), role=draw(st.sampled_from(Role)))
+                draw(_charges(key, role=draw(st.sampled_from(roles)), kinds=kinds, overdrafts=overdrafts))
                 for key in chosen
             )
             made.append(Line(charges, 1))
     return tuple(made)
 
 
-def histories(*, clock_is_set: bool = True) -> st.SearchStrategy[list[Step]]:
-    """Some steps in a row."""
+def histories(*, clock_is_set: bool = True, **options) -> st.SearchStrategy[list[Step]]:
+    """Some steps in a row. `options` say what of batches is wanted; all of everything by default."""
     stepped = steps() if clock_is_set else st.just(0)
-    return st.lists(st.builds(Step, passes(), stepped, batches()), min_size=1, max_size=25)
+    return st.lists(st.builds(Step, passes(), stepped, batches(**options)), min_size=1, max_size=25)
+
+
+SLIDING = {"algorithms": (Algorithm.SLIDING_WINDOW,), "overdrafts": (Overdraft.NEVER,), "roles": (Role.GATE, Role.SHADOW)}
+"""What promise 1 speaks of; with refunds, it holds for what was admitted less what was given back."""
 
 
 @dataclass
@@ -107,18 +199,26 @@ class Log:
         """Note hits that were admitted."""
         self.hits.append((when, key, hits))
 
-    def within(self, when: int, key: bytes) -> int:
-        """Return the key's hits in the interval of one window that ends now, its older end excluded."""
-        return sum(hits for at, name, hits in self.hits if name == key and when - self.window < at <= when)
+    def give_back(self, when: int, key: bytes, hits: int) -> None:
+        """Note hits that were given back: no more than can have been there."""
+        self.hits.append((when, key, -min(hits, max(self.within(when, key, 2 * self.window), 0))))
+
+    def within(self, when: int, key: bytes, length: int = 0) -> int:
+        """Return the key's hits, less refunds, in the interval of one window that ends now, its older end excluded."""
+        start = when - (length or self.window)
+        return sum(hits for at, name, hits in self.hits if name == key and start < at <= when)
 
 
 def admit(log: Log, when: int, lines: Iterable[Line], grants: Iterable[Grant]) -> None:
-    """Log what a batch admitted, and require of each gate that no interval of one window now holds more than its limit."""
+    """Log what a batch admitted and gave back, and require that no interval of one W holds more than a limit."""
     for line, grant in zip(lines, grants, strict=True):
         for one in line.charges:
-            if one.role is Role.GATE and grant.granted and one.hits:
-                log.admit(when, one.key, one.hits * grant.granted)
-                full = log.within(when, one.key)
-                assert full <= one.limit, (
-                    f"{one.key!r} at {when}: {full} hits within {log.window} µs, limit {one.limit}"
-                )
+            if not grant.granted or not one.hits:
+                continue
+            if one.kind is Kind.REFUND:
+                log.give_back(when, one.key, one.hits)
+            if one.kind is Kind.REFUND or one.role is not Role.GATE:
+                continue
+            log.admit(when, one.key, one.hits * grant.granted)
+            full = log.within(when, one.key)
+            assert full <= one.limit, f"{one.key!r} at {when}: {full} hits within {log.window} µs, limit {one.limit}"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from ratelimit_svc.model import BAD_KEY, Grant, Line, Outcome, Role
 from ratelimit_svc.windows import batch
 from ratelimit_svc.windows.sliding_window import SlidingWindow
-from tests.histories import MINUTE, START, Log, admit, charge, histories
+from tests.histories import MINUTE, SLIDING, START, Log, admit, charge, histories
 
 SECOND = 1_000_000
 
@@ -199,7 +199,7 @@ def test_n_of_a_line_are_granted_as_many_as_fit():
     )
 
 
-@given(history=histories())
+@given(history=histories(**SLIDING))
 @settings(max_examples=300, deadline=None)
 def test_the_total_is_always_the_sum_of_the_slices(history):
     """No history, however wild its clock, breaks the state's own invariant, and at most `slices` older slices are kept."""
@@ -215,7 +215,7 @@ def test_the_total_is_always_the_sum_of_the_slices(history):
             assert all(window.head - window.slices <= number < window.head for number in numbers)
 
 
-@given(history=histories(clock_is_set=False))
+@given(history=histories(clock_is_set=False, **SLIDING))
 @settings(max_examples=500, deadline=None)
 def test_no_interval_of_one_window_holds_more_than_the_limit(history):
     """Promise 1 by brute force: many keys, hits, limits raised and lowered, re-cuts."""
@@ -225,7 +225,7 @@ def test_no_interval_of_one_window_holds_more_than_the_limit(history):
         admit(log, walk.now, step.lines, walk.take(*step.lines))
 
 
-@given(history=histories())
+@given(history=histories(**SLIDING))
 @settings(max_examples=500, deadline=None)
 def test_a_clock_set_back_breaks_no_promise_in_real_time(history):
     """However often the clock is set back, no real interval of one window holds more than the limit."""
@@ -241,8 +241,8 @@ def test_one_wrong_slice_is_found_by_the_brute_force():
 
     class Early(SlidingWindow):
         @classmethod
-        def _of(cls, counts, width, present, window, slices):
-            kept = SlidingWindow._of(counts, width, present, window, slices - 1)
+        def _of(cls, counts, width, present, window, slices, *, budget):
+            kept = SlidingWindow._of(counts, width, present, window, slices - 1, budget=budget)
             kept.slices = slices
             return kept
 

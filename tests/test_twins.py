@@ -4,6 +4,8 @@ import asyncio
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from itertools import count
 
 import pytest
@@ -11,11 +13,13 @@ import redis
 from hypothesis import HealthCheck, Phase, example, given, settings
 
 from ratelimit_svc.demo.parts import RedisServer
-from ratelimit_svc.model import Grant, Line
+from ratelimit_svc.model import BEGIN_ON_MONDAY, Algorithm, Grant, Line
 from ratelimit_svc.store.redis import SCRIPT, _arguments, _grants
 from ratelimit_svc.windows import batch
+from ratelimit_svc.windows.fixed_window import FixedWindow
 from ratelimit_svc.windows.sliding_window import SlidingWindow
-from tests.histories import MINUTE, START, Log, Step, admit, charge, histories
+from ratelimit_svc.windows.token_bucket import TokenBucket
+from tests.histories import DAY, MINUTE, SLIDING, START, Log, Step, admit, bucket, charge, fixed, histories
 
 TWINS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -41,12 +45,12 @@ class Python:
     """The Python twin on a dict."""
 
     def __init__(self) -> None:
-        self.windows: dict[bytes, SlidingWindow] = {}
+        self.windows: dict[bytes, batch.Window] = {}
 
     def take(self, lines: tuple[Line, ...], now: int) -> list[Grant]:
         return batch.take(lines, now, self._load, self.windows.__setitem__)
 
-    def _load(self, key: bytes) -> SlidingWindow | None:
+    def _load(self, key: bytes) -> batch.Window | None:
         return self.windows.get(key)
 
 
@@ -66,26 +70,22 @@ def same(lua: Lua, history, now: int = START) -> None:
         assert lua.take(step.lines, now) == python.take(step.lines, now), f"step {number}"
     for key, window in python.windows.items():
         stored = lua.state(key)
-        assert stored is not None
-        assert SlidingWindowState(stored) == SlidingWindowState(window)
+        assert stored is not None, f"{key!r} is not there"
+        assert fields_of(stored, type(window)) == fields_of(window), f"{key!r}"
 
 
-class SlidingWindowState:
+def fields_of(window: batch.Window | bytes, kind: type | None = None) -> list[object]:
     """What of a window is stored, for comparison."""
-
-    def __init__(self, window: SlidingWindow | bytes) -> None:
-        if isinstance(window, bytes):
-            self.fields = [*struct.unpack_from("<4d", window, 1), *struct.iter_unpack("<2d", window[33:])]
-        else:
-            self.fields = [window.width, window.head, window.total, window.here, *window.older]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SlidingWindowState) and self.fields == other.fields
-
-    def __repr__(self) -> str:
-        return repr(self.fields)
-
-    __hash__ = None  # type: ignore[assignment]
+    if isinstance(window, SlidingWindow):
+        return [window.budget, window.width, window.head, window.total, window.here, *window.older]
+    if isinstance(window, FixedWindow):
+        return [window.budget, window.ends, window.total]
+    if isinstance(window, TokenBucket):
+        return [window.budget, window.at, window.total, window.part]
+    assert window[0] == 1
+    numbers = {SlidingWindow: 4, FixedWindow: 2, TokenBucket: 3}[kind]
+    header = 2 + 8 * numbers
+    return [bool(window[1]), *struct.unpack_from(f"<{numbers}d", window, 2), *struct.iter_unpack("<2d", window[header:])]
 
 
 @given(history=histories())
@@ -95,7 +95,7 @@ def test_lua_equals_python(client, history):
     same(Lua(client), history)
 
 
-@given(history=histories(clock_is_set=False))
+@given(history=histories(clock_is_set=False, **SLIDING))
 @TWINS
 def test_lua_keeps_promise_1(client, history):
     """No interval of one window holds more than the limit, judged without the Python twin."""
@@ -107,40 +107,89 @@ def test_lua_keeps_promise_1(client, history):
 
 
 FULL = (Line((charge("full", 1),), 1),)
+FAR_AHEAD = [Step(0, 50 * MINUTE, FULL), Step(0, -50 * MINUTE, FULL), Step(30_000_000, 0, FULL)]
 
 
 @contextmanager
-def broken(old: str, new: str) -> Iterator[bytes]:
-    """The script with one place changed; the place must exist."""
-    text = SCRIPT.decode()
+def broken(name: str, old: str, new: str) -> Iterator[bytes]:
+    """The script with one place of one file changed; the place must exist, once."""
+    text = files("ratelimit_svc.windows").joinpath(f"{name}.lua").read_text("utf-8")
     assert text.count(old) == 1
-    yield text.replace(old, new).encode()
+    assert text.encode() in SCRIPT
+    yield SCRIPT.replace(text.encode(), text.replace(old, new).encode())
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("if number >= present - slices then", "if number > present - slices then"),
-        ("return (number + self.slices + 1) * self.width", "return (number + self.slices) * self.width"),
-        ("((number + 1) * width - 1) / new_width", "number * width / new_width"),
-        ("self.here = self.here + hits", "self.here = hits"),
-        ("state.must_save = true", "state.must_save = false"),
-        ("if ahead > window then", "if ahead >= 0 then"),
-    ],
-)
-def test_one_wrong_slice_makes_the_twins_differ(valkey_server, old, new):
+MISTAKES = [
+    ("sliding_window", "if number >= present - slices then", "if number > present - slices then"),
+    ("sliding_window", "return (number + self.slices + 1) * self.width", "return (number + self.slices) * self.width"),
+    ("sliding_window", "((number + 1) * width - 1) / new_width", "number * width / new_width"),
+    ("sliding_window", "self.here = self.here + hits", "self.here = hits"),
+    ("sliding_window", "state.must_save = true", "state.must_save = false"),
+    ("sliding_window", "if ahead > window then", "if ahead >= 0 then"),
+    ("sliding_window", "if count > cut then kept", "if count >= cut then kept"),
+    ("sliding_window", "  self.here = self.here - left\n", ""),
+    ("sliding_window", "  self.older = table.concat(kept)\n  self.here", "  self.here"),
+    ("sliding_window", "local budget = flags == 1", "local budget = false"),
+    ("fixed_window", "(floor(now / window) + 1) * window end", "(floor(now / window) + 2) * window end"),
+    ("fixed_window", "local MONDAY = 4 * DAY", "local MONDAY = 3 * DAY"),
+    ("fixed_window", "return (era * 400 + year) * 12 + month + 2", "return (era * 400 + year) * 12 + month + 3"),
+    ("fixed_window", "(stored_ends <= now or total == 0)", "(stored_ends < now or total == 0)"),
+    ("fixed_window", "(stored_ends <= now or total == 0)", "stored_ends <= now"),
+    ("fixed_window", "FixedWindow.CHECK_NEEDS = 0", "FixedWindow.CHECK_NEEDS = 1"),
+    ("token_bucket", "if part < 0 then total, part = total - 1, part + window end", "part = 0"),
+    ("token_bucket", "(self.part > 0 and 1 or 0)", "0"),
+    ("token_bucket", "sum = rest * 16 + digit * b", "sum = digit * b"),
+    ("token_bucket", "if excess < 0 then return 0 end", "if excess <= 0 then return 0 end"),
+    ("token_bucket", "if ahead < 0 then", "if ahead ~= 0 then"),
+    ("batch", "if room >= need(charge) then return FITS end", "if room > need(charge) then return FITS end"),
+    ("batch", "charge.state.budget and room > 0", "room > 0"),
+    ("batch", "charge.state.budget and room > 0", "charge.state.budget"),
+    ("batch", "if quotas > 0 and quotas_that_fit == 0 then", "if quotas > quotas_that_fit then"),
+    ("batch", "elseif charge.role == GATE and charge.fit == NOT then", "elseif charge.fit == NOT then"),
+    ("batch", "if charge.overdraft == ALWAYS then return FITS end", ""),
+    ("batch", "return charge.overdraft == AUTO and window:mark()", "return false"),
+    ("batch", "window.asked = window.asked - min(charge.hits, window.total + window.asked)", ""),
+    ("batch", "  if overdrawn then reply[place] = ONE_OVERDRAWN end\n", ""),
+]
+OF_ONE = {
+    "sliding_window": {"algorithms": (Algorithm.SLIDING_WINDOW,)},
+    "fixed_window": {"algorithms": (Algorithm.FIXED_WINDOW,)},
+    "token_bucket": {"algorithms": (Algorithm.TOKEN_BUCKET,)},
+    "batch": {"algorithms": (Algorithm.SLIDING_WINDOW,)},
+}
+
+
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@pytest.mark.parametrize(("name", "old", "new"), MISTAKES)
+def test_one_small_mistake_makes_the_twins_differ(valkey_server, name, old, new):
     """The judge is awake: each small mistake in the Lua is found by the same comparison."""
 
-    @given(history=histories())
-    @example(history=[Step(0, 50 * MINUTE, FULL), Step(0, -50 * MINUTE, FULL), Step(30_000_000, 0, FULL)])
-    @settings(TWINS, max_examples=1000, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
+    @given(history=histories(**OF_ONE[name]))
+    @example(history=FAR_AHEAD)
+    @settings(TWINS, max_examples=2000, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
     def compare(history):
         same(lua, history)
 
-    with broken(old, new) as script, redis.Redis(port=valkey_server.port, host="127.0.0.1") as client:
+    with broken(name, old, new) as script, redis.Redis(port=valkey_server.port, host="127.0.0.1") as client:
         lua = Lua(client, script)
         with pytest.raises(AssertionError):
             compare()
+
+
+def test_the_calendar_is_the_same_around_every_boundary(client):
+    """Months, quarters, years and fortnights end for both twins in the same microsecond, from 1970 past 2100's missing leap day."""
+    lua, python = Lua(client), Python()
+    client.flushall()
+    kinds = {"month": (30 * DAY, 1), "quarter": (90 * DAY, 3), "year": (365 * DAY, 12), "weeks": (14 * DAY, BEGIN_ON_MONDAY)}
+    lines = tuple(Line((fixed(name, 1, window=window, begin=begin),), 1) for name, (window, begin) in kinds.items())
+    month = datetime(1970, 2, 1, tzinfo=UTC)
+    while month.year < 2105:
+        boundary = int(month.timestamp()) * 1_000_000
+        for now in (boundary - 1, boundary):
+            told = lua.take(lines, now)
+            assert told == python.take(lines, now), month
+        assert told[0].granted == 1, month
+        month = (month + timedelta(days=31)).replace(day=1)
 
 
 def test_every_key_has_an_expiry_of_two_windows(client):
@@ -155,6 +204,22 @@ def test_every_key_has_an_expiry_of_two_windows(client):
     assert 0 < client.pttl("k") <= first
     lua.take(one, START + 1_000_000)
     assert client.pttl("k") >= 2 * MINUTE / 1000 - 2000
+
+
+@pytest.mark.parametrize(
+    ("one", "least_ms", "most_ms"),
+    [
+        (fixed("k", 5), MINUTE / 1000, 2 * MINUTE / 1000),
+        (fixed("k", 5, begin=-1), 2 * MINUTE / 1000 - 2000, 2 * MINUTE / 1000),
+        (bucket("k", 5, 5), 2.2 * MINUTE / 1000 - 2000, 2.2 * MINUTE / 1000),
+    ],
+)
+def test_every_key_of_every_algorithm_has_an_expiry(client, one, least_ms, most_ms):
+    """No key stays for ever, and none leaves before it holds nothing."""
+    lua = Lua(client)
+    client.flushall()
+    lua.take((Line((one,), 1),), START)
+    assert least_ms <= client.pttl("k") <= most_ms
 
 
 def test_a_denial_writes_nothing(client):
@@ -176,10 +241,10 @@ def _hash(client: redis.Redis) -> None:
 BAD_KEYS: dict[str, Callable[[redis.Redis], object]] = {
     "another type": _hash,
     "an empty string": lambda client: client.set("bad", b""),
-    "a short string": lambda client: client.set("bad", b"\x01" + b"\0" * 20),
-    "a string of odd length": lambda client: client.set("bad", b"\x01" + b"\0" * 39),
-    "a version of the future": lambda client: client.set("bad", b"\x02" + b"\0" * 32),
-    "a total that is not there": lambda client: client.set("bad", b"\x01" + b"\0" * 16 + b"\x11" * 8 + b"\0" * 8),
+    "a short string": lambda client: client.set("bad", b"\x01" + b"\0" * 21),
+    "a string of odd length": lambda client: client.set("bad", b"\x01" + b"\0" * 40),
+    "a version of the future": lambda client: client.set("bad", b"\x02" + b"\0" * 33),
+    "a total that is not there": lambda client: client.set("bad", b"\x01" + b"\0" * 17 + b"\x11" * 8 + b"\0" * 8),
 }
 
 

@@ -199,5 +199,5 @@ class Rule:
     """`share_threshold`: for each entry the configured pattern that stands in the key instead of the request's own
     key and value, or None. Empty where nothing is shared."""
     label: tuple[str | None, ...] = ()
-    """`value_to_metric`, `detailed_metric`: for each entry what metrics call it, None for the request's own key and value.
-    Empty: metrics call the rule by its id."""
+    """`value_to_metric`, `detailed_metric`: for each entry what metrics call it, None for the request's own key and value; behind
+    them what distinguishes one of several limits (`#name`). Empty: metrics call the rule by its id."""

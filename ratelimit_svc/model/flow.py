@@ -73,8 +73,6 @@ class Charge:
     rule: Rule
     kind: Kind = Kind.POSITIVE
     overdraft: Overdraft = Overdraft.NEVER
-    told: Limit | None = None
-    """The limit that the answer names, if it is not the rule's: one that the request brought along."""
     tenant: str = ""
     """Whose quota it uses."""
     label: str = ""

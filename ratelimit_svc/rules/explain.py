@@ -84,8 +84,8 @@ def explain(ruleset: RuleSet, domain: str, entries: Iterable[Entry]) -> Explanat
             break
         node = below
     else:
-        reason = "" if node.rule else _no_limit(node, steps)
-    rule = None if reason else node.rule
+        reason = "" if (node.rules and node.rules[0]) else _no_limit(node, steps)
+    rule = None if reason else (node.rules and node.rules[0])
     return Explanation(domain, entries, tuple(steps), rule, rules.tenant_of(entries), reason)
 
 
@@ -207,5 +207,5 @@ def _rule_lines(rule: Rule, tenant: str) -> Iterator[str]:
         return
     yield f"   tenant {_name(tenant, None)}"
     yield f"   if the store does not answer: {rule.on_store_failure.name.lower()}"
-    if rule.shadow:
+    if rule.role.value == 1:
         yield "   in shadow mode: counted and reported, never denied"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ratelimit_svc.errors import Finding, RulesError
-from ratelimit_svc.model import DEFAULT_SLICES, MAX_SLICES, Limit, OnStoreFailure, Rule, Unit
+from ratelimit_svc.model import DEFAULT_SLICES, MAX_SLICES, Limit, OnStoreFailure, Role, Rule, Unit
 from ratelimit_svc.rules import kinds, nodes
 from ratelimit_svc.rules.compose import compose
 from ratelimit_svc.rules.files import RuleFile, read
@@ -166,7 +166,11 @@ def _descriptors(
         rule = _rule(document, fields, f"{path}/{step}")
         if rule is not None:
             rules.append(rule)
-        yield key, value, Node.of(_descriptors(document, fields, f"{path}/{step}", rules, level + 1), rule)
+        yield (
+            key,
+            value,
+            Node.of(_descriptors(document, fields, f"{path}/{step}", rules, level + 1), (rule,) if rule else ()),
+        )
 
 
 def _items(document: Document, above: _Fields) -> Iterator[At]:
@@ -186,7 +190,11 @@ def _rule(document: Document, descriptor: _Fields, id_: str) -> Rule | None:
     return Rule(
         id=id_,
         limit=_limit(document, fields),
-        shadow=descriptor.values.get("shadow_mode", False),
+        role=Role.SHADOW
+        if descriptor.values.get("shadow_mode", False)
+        else Role.QUOTA
+        if descriptor.values.get("quota_mode")
+        else Role.GATE,
         on_store_failure=fields.values.get("on_store_failure", OnStoreFailure.LOCAL),
     )
 

@@ -24,10 +24,14 @@ from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, Resp
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import BAD_KEY, Algorithm, Grant, Line, Outcome
 
-ALGORITHMS = {Algorithm.SLIDING_WINDOW: "sliding_window"}
+ALGORITHMS = {
+    Algorithm.SLIDING_WINDOW: "sliding_window",
+    Algorithm.FIXED_WINDOW: "fixed_window",
+    Algorithm.TOKEN_BUCKET: "token_bucket",
+}
 """The Lua twin of each algorithm."""
 
-CHARGE = struct.Struct("<cBdddd")
+CHARGE = struct.Struct("<cBBBdddd")
 """One charge in the script's arguments; `batch.lua` has the fields."""
 
 CONNECT_TIMEOUT_S = 1.0
@@ -37,6 +41,9 @@ PING_AFTER_S = 1.0
 """An idle connection is asked this often whether it lives."""
 
 OLDEST_VERSION = (6, 2)
+
+ONE_OVERDRAWN = -2
+"""What the script says instead of "1 granted", where that one is overdrawn."""
 
 
 def script() -> bytes:
@@ -290,9 +297,11 @@ def _arguments(lines: Sequence[Line]) -> Iterator[bytes]:
             CHARGE.pack(
                 charge.algorithm.value.encode(),
                 charge.role.value,
+                charge.kind.value,
+                charge.overdraft.value,
                 charge.limit,
                 charge.window_us,
-                charge.slices,
+                charge.shape,
                 charge.hits,
             )
             for charge in line.charges
@@ -312,5 +321,6 @@ def _grants(reply: Sequence[int], lines: Sequence[Line]) -> list[Grant]:
         for _ in line.charges:
             outcomes.append(Outcome(*reply[at : at + 3]))
             at += 3
-        grants.append(Grant(granted, tuple(outcomes)))
+        overdrawn = granted == ONE_OVERDRAWN
+        grants.append(Grant(1 if overdrawn else granted, tuple(outcomes), overdrawn))
     return grants

@@ -4,14 +4,21 @@
 -- KEYS      the windows of all charges of all lines, in order; a key may occur more than once
 -- ARGV[1]   now in us, or 0 to ask Redis: one clock for every replica (a time is given by tests only)
 -- ARGV[2i]  n of line i
--- ARGV[2i+1] its charges, CHARGE bytes each: algorithm (letter), role (0 gate, 1 shadow), then as little-endian doubles
---           limit, window (us), slices, hits
--- returns   integers: now, then for each line granted (-1: a key holds something else; nothing follows) and for each of
---           its charges remaining, until empty (us), until it fits (us; 0 if it fits or was charged)
+-- ARGV[2i+1] its charges, CHARGE bytes each: algorithm (letter), role (0 gate, 1 shadow, 2 quota), kind (0 positive,
+--           1 check, 2 refund), overdraft (0 never, 1 auto, 2 always), then as little-endian doubles limit, window (us),
+--           shape, hits
+-- returns   integers: now, then for each line granted (-1: a key holds something else; nothing follows; -2: 1, and
+--           overdrawn) and for each of its charges remaining, until empty (us), until it fits (us; 0 if it fits or was
+--           charged)
 --
 -- Redis does not roll a script back, so every key is read, by pcall, and every line decided before the first write.
 
-local GATE, CHARGE = 0, 34
+local CHARGE = 36
+local GATE, SHADOW, QUOTA = 0, 1, 2
+local REFUND = 2
+local AUTO, ALWAYS = 1, 2
+local NOT, FITS, OVERDRAWN = 0, 1, 2
+local BAD_KEY, ONE_OVERDRAWN = -1, -2
 local floor, max, min = math.floor, math.max, math.min
 
 local now = tonumber(ARGV[1])
@@ -37,7 +44,7 @@ local function open(key, charge)
     if type(stored) == 'table' then
       window = false
     else
-      window = algorithms[charge.algorithm].open(stored, now, charge.window, charge.slices) or false
+      window = algorithms[charge.algorithm].open(stored, now, charge.window, charge.shape) or false
     end
     opened[key] = window
     if window and window.must_save then note_change(key, window) end
@@ -50,9 +57,9 @@ local function charges_of(spec, first_key)
   local charges = {}
   local sound = true
   for at = 1, #spec, CHARGE do
-    local algorithm, role, limit, length, slices, hits = struct.unpack('<c1Bdddd', spec, at)
-    local charge = {algorithm = algorithm, role = role, limit = limit, window = length, slices = slices, hits = hits,
-                    key = KEYS[first_key + #charges]}
+    local algorithm, role, kind, overdraft, limit, length, shape, hits = struct.unpack('<c1BBBdddd', spec, at)
+    local charge = {algorithm = algorithm, role = role, kind = kind, overdraft = overdraft, limit = limit,
+                    window = length, shape = shape, hits = hits, key = KEYS[first_key + #charges]}
     charge.state = open(charge.key, charge)
     sound = sound and charge.state
     charges[#charges + 1] = charge
@@ -60,46 +67,84 @@ local function charges_of(spec, first_key)
   return charges, sound
 end
 
+-- what a charge needs: a check as much as its algorithm says
+local function need(charge)
+  return charge.hits > 0 and charge.hits or charge.state.CHECK_NEEDS
+end
+
+local function fit(charge, room)
+  if room >= need(charge) then return FITS end
+  if charge.hits > 0 then
+    if charge.overdraft == ALWAYS then return FITS end
+    if charge.overdraft == AUTO and charge.state.budget and room > 0 then return OVERDRAWN end
+  end
+  return NOT
+end
+
 local function how_many(charges, n)
   for i = 1, #charges do charges[i].state.asked = 0 end
   local granted = n
+  local quotas, quotas_that_fit = 0, 0
   for i = 1, #charges do
     local charge = charges[i]
-    if charge.role == GATE then
-      local window = charge.state
+    local window = charge.state
+    if charge.kind == REFUND then
+      window.asked = window.asked - min(charge.hits, window.total + window.asked)
+      charge.fit = FITS
+    else
       local room = window:room(charge.limit) - window.asked
-      if room < max(charge.hits, 1) then
+      charge.fit = fit(charge, room)
+      if charge.fit ~= NOT then window.asked = window.asked + charge.hits end
+      if charge.fit == FITS and charge.hits > 0 and n > 1 then granted = min(granted, floor(room / charge.hits)) end
+      if charge.role == QUOTA then
+        quotas = quotas + 1
+        if charge.fit ~= NOT then quotas_that_fit = quotas_that_fit + 1 end
+      elseif charge.role == GATE and charge.fit == NOT then
         granted = 0
-      elseif charge.hits > 0 then
-        granted = min(granted, floor(room / charge.hits))
       end
-      window.asked = window.asked + charge.hits
     end
   end
+  if quotas > 0 and quotas_that_fit == 0 then granted = 0 end
   return granted
 end
 
-local function charge_line(charges, n, granted)
+-- charge what was granted; true if the window has to be stored
+local function apply(charge, granted)
+  local window = charge.state
+  if charge.kind == REFUND then
+    local held = window.total > 0 and charge.hits > 0
+    window:give_back(charge.hits)
+    return held
+  end
+  if charge.hits > 0 then
+    window:add(granted * charge.hits)
+    return true
+  end
+  return charge.overdraft == AUTO and window:mark()
+end
+
+local function take(charges, n)
+  local granted, overdrawn = how_many(charges, n), false
+  local place = #reply + 1
+  reply[place] = granted
   for i = 1, #charges do charges[i].state.asked = 0 end
   for i = 1, #charges do
     local charge = charges[i]
     local window = charge.state
-    local charged = granted > 0
-      and (charge.role == GATE or window:room(charge.limit) >= max(charge.hits, 1))
-    if charged and charge.hits > 0 then
-      window:add(granted * charge.hits)
-      note_change(charge.key, window)
-    end
+    local charged = granted > 0 and charge.fit ~= NOT
+    if charged and apply(charge, granted) then note_change(charge.key, window) end
     local fits_in = 0
-    if granted < n or not charged then
-      fits_in = window:until_fits(now, charge.limit, window.asked + max(charge.hits, 1))
-      window.asked = window.asked + charge.hits
+    if charge.kind ~= REFUND and (not charged or granted < n or charge.fit == OVERDRAWN) then
+      fits_in = window:until_fits(now, charge.limit, window.asked + need(charge))
     end
+    if charged and charge.fit == OVERDRAWN and charge.role ~= SHADOW then overdrawn = true end
+    if charge.kind ~= REFUND and not (charged and granted == n) then window.asked = window.asked + charge.hits end
     local at = #reply
     reply[at + 1] = max(window:room(charge.limit), 0)
     reply[at + 2] = window:until_empty(now)
     reply[at + 3] = fits_in
   end
+  if overdrawn then reply[place] = ONE_OVERDRAWN end
 end
 
 local next_key = 1
@@ -108,11 +153,9 @@ for argument = 2, #ARGV, 2 do
   local charges, sound = charges_of(ARGV[argument + 1], next_key)
   next_key = next_key + #charges
   if sound then
-    local granted = how_many(charges, n)
-    reply[#reply + 1] = granted
-    charge_line(charges, n, granted)
+    take(charges, n)
   else
-    reply[#reply + 1] = -1
+    reply[#reply + 1] = BAD_KEY
   end
 end
 

@@ -1,24 +1,29 @@
 """Take a batch: lines of charges, each line n times the same request, all or nothing each time. Twin of `batch.lua`.
 
 Rules:
-1. A request is granted if all its gates fit; then they are charged, and so is each shadow that fits. Else nothing is.
-2. A line of n > 1 holds gates on different keys only, so that "g of n" says all: the result is that of taking the n
-   requests one after another.
-3. The same key twice in one request is checked on the running sum.
-4. Every key is read before any is written. A window that nothing was charged to is not written, unless its clock was wrong
-   (`must_save`).
+1. Charges are looked at in the line's order, each on the running sum of those before it, so that the same key twice in one
+   request is right. (`plans` puts them in the order refunds, gates, quotas, shadows.)
+2. A request is granted if all its gates fit and, where it has quotas, one of them does. Then every gate is charged, and each
+   quota and shadow that fits. Else nothing is.
+3. A check fits while something remains (`CHECK_NEEDS`), and counts nothing; a granted one with `Overdraft.AUTO` makes its key
+   a budget. A refund fits always.
+4. Overdraft: ALWAYS fits; AUTO, on a budget in which anything is left, is charged as if it fitted, and the grant says that
+   it was overdrawn.
+5. A line of n > 1 holds gates on different keys only, without overdraft or refunds, so that "g of n" says all: the result
+   is that of taking the n requests one after another.
+6. Every key is read before any is written. A window that nothing was charged to is not written, unless its clock was wrong
+   (`must_save`) or it became a budget.
 """
 
 from collections.abc import Callable, Sequence
 
-from ratelimit_svc.model import Algorithm, Charge, Grant, Line, Outcome, Role
+from ratelimit_svc.model import Algorithm, Charge, Grant, Kind, Line, Outcome, Overdraft, Role
+from ratelimit_svc.windows.fixed_window import FixedWindow
 from ratelimit_svc.windows.sliding_window import SlidingWindow
+from ratelimit_svc.windows.token_bucket import TokenBucket
 
-Window = SlidingWindow
+Window = SlidingWindow | FixedWindow | TokenBucket
 """One key's state, of any algorithm."""
-
-OPEN = {Algorithm.SLIDING_WINDOW: SlidingWindow.open}
-"""How each algorithm brings a stored window to now."""
 
 
 def take(
@@ -43,55 +48,103 @@ def take(
         for charge in line.charges:
             window = opened.get(charge.key)
             if window is None:
-                window = OPEN[charge.algorithm](load(charge.key), now, charge.window_us, charge.slices)
+                window = _open(charge, load(charge.key), now)
                 opened[charge.key] = window
                 if window.must_save:
                     changed[charge.key] = window
             windows.append(window)
-        granted = _how_many(line, windows)
-        grants.append(Grant(granted, _charge(line, windows, granted, now, changed)))
+        grants.append(_take(line, windows, now, changed))
     for key, window in changed.items():
-        window.must_save = False
         save(key, window)
+        window.must_save, window.unmoved = False, True
     return grants
 
 
-def _how_many(line: Line, windows: Sequence[Window]) -> int:
-    """Return how many of the line's n requests fit through all its gates."""
-    for window in windows:
-        window.asked = 0
-    granted = line.n
-    for charge, window in zip(line.charges, windows, strict=True):
-        if charge.role is Role.GATE:
-            room = window.room(charge.limit) - window.asked
-            if room < max(charge.hits, 1):
-                granted = 0
-            elif charge.hits > 0:
-                granted = min(granted, room // charge.hits)
-            window.asked += charge.hits
-    return granted
+def _open(charge: Charge, stored: Window | None, now: int) -> Window:
+    """Bring a stored window to now. A key names its algorithm, so what is stored is of it."""
+    if charge.algorithm is Algorithm.SLIDING_WINDOW:
+        assert stored is None or isinstance(stored, SlidingWindow)
+        return SlidingWindow.open(stored, now, charge.window_us, charge.shape)
+    if charge.algorithm is Algorithm.FIXED_WINDOW:
+        assert stored is None or isinstance(stored, FixedWindow)
+        return FixedWindow.open(stored, now, charge.window_us, charge.shape)
+    assert stored is None or isinstance(stored, TokenBucket)
+    return TokenBucket.open(stored, now, charge.window_us, charge.shape)
 
 
-def _charge(
-    line: Line, windows: Sequence[Window], granted: int, now: int, changed: dict[bytes, Window]
-) -> tuple[Outcome, ...]:
-    """Charge the granted requests and return how each charge stands then."""
+NOT, FITS, OVERDRAWN = 0, 1, 2
+"""How a charge fits."""
+
+
+def _take(line: Line, windows: Sequence[Window], now: int, changed: dict[bytes, Window]) -> Grant:
+    """Decide on a line, charge what is granted, and return how each charge stands then."""
+    granted, fits = _how_many(line, windows)
+    overdrawn = False
     for window in windows:
         window.asked = 0
     outcomes = []
-    for charge, window in zip(line.charges, windows, strict=True):
-        charged = granted > 0 and (charge.role is Role.GATE or _fits(charge, window))
-        if charged and charge.hits > 0:
-            window.add(granted * charge.hits)
+    for charge, window, fit in zip(line.charges, windows, fits, strict=True):
+        charged = granted > 0 and fit != NOT
+        if charged and _apply(charge, window, granted):
             changed[charge.key] = window
         fits_in = 0
-        if granted < line.n or not charged:
-            fits_in = window.until_fits(now, charge.limit, window.asked + max(charge.hits, 1))
+        if charge.kind is not Kind.REFUND and (not charged or granted < line.n or fit == OVERDRAWN):
+            fits_in = window.until_fits(now, charge.limit, window.asked + (charge.hits or window.CHECK_NEEDS))
+        if charged and fit == OVERDRAWN and charge.role is not Role.SHADOW:
+            overdrawn = True
+        if charge.kind is not Kind.REFUND and not (charged and granted == line.n):
             window.asked += charge.hits
         outcomes.append(Outcome(max(window.room(charge.limit), 0), window.until_empty(now), fits_in))
-    return tuple(outcomes)
+    return Grant(granted, tuple(outcomes), overdrawn)
 
 
-def _fits(charge: Charge, window: Window) -> bool:
-    """Return whether the charge alone fits now; a check passes while anything remains."""
-    return window.room(charge.limit) >= max(charge.hits, 1)
+def _how_many(line: Line, windows: Sequence[Window]) -> tuple[int, list[int]]:
+    """Return how many of the line's n requests are granted, and how each charge fits."""
+    for window in windows:
+        window.asked = 0
+    granted, fits = line.n, []
+    quotas = quotas_that_fit = 0
+    for charge, window in zip(line.charges, windows, strict=True):
+        if charge.kind is Kind.REFUND:
+            window.asked -= min(charge.hits, window.total + window.asked)
+            fits.append(FITS)
+            continue
+        room = window.room(charge.limit) - window.asked
+        fit = _fit(charge, window, room)
+        fits.append(fit)
+        if fit != NOT:
+            window.asked += charge.hits
+        if fit == FITS and charge.hits > 0 and line.n > 1:
+            granted = min(granted, room // charge.hits)
+        if charge.role is Role.QUOTA:
+            quotas += 1
+            quotas_that_fit += fit != NOT
+        elif charge.role is Role.GATE and fit == NOT:
+            granted = 0
+    if quotas > 0 and quotas_that_fit == 0:
+        granted = 0
+    return granted, fits
+
+
+def _fit(charge: Charge, window: Window, room: int) -> int:
+    """Return how a charge fits into the room that is left."""
+    if room >= (charge.hits or window.CHECK_NEEDS):
+        return FITS
+    if charge.hits > 0:
+        if charge.overdraft is Overdraft.ALWAYS:
+            return FITS
+        if charge.overdraft is Overdraft.AUTO and window.budget and room > 0:
+            return OVERDRAWN
+    return NOT
+
+
+def _apply(charge: Charge, window: Window, granted: int) -> bool:
+    """Charge what was granted, and return whether the window has to be stored."""
+    if charge.kind is Kind.REFUND:
+        held = window.total > 0 and charge.hits > 0
+        window.give_back(charge.hits)
+        return held
+    if charge.hits > 0:
+        window.add(granted * charge.hits)
+        return True
+    return charge.overdraft is Overdraft.AUTO and window.mark()

@@ -2,21 +2,23 @@
 --
 -- Stored: one string a key,
 --   byte 1      format version (1)
---   bytes 2-33  width (us), head (slice number), total, here: doubles, little endian
+--   byte 2      1 if it is a budget, else 0
+--   bytes 3-34  width (us), head (slice number), total, here: doubles, little endian
 --   then        (slice, hits) pairs of doubles, oldest first: the older slices that hold something
 -- Expiry: 2 W after the head's start, set when the head moves. It frees memory and decides nothing.
 -- Numbers: integers below 2^53 in doubles; text is written with %.0f, because Lua's own way keeps 14 digits.
 
 local SlidingWindow = {}
 SlidingWindow.__index = SlidingWindow
+SlidingWindow.CHECK_NEEDS = 1
 
-local VERSION, HEADER, PAIR, TOTAL_AT = 1, 33, 16, 17
+local VERSION, HEADER, PAIR, TOTAL_AT = 1, 34, 16, 18
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local pack, unpack_at = struct.pack, struct.unpack
 
-local function window_of(width, head, total, here, older, window, slices)
+local function window_of(width, head, total, here, older, window, slices, budget)
   return setmetatable({width = width, head = head, total = total, here = here, older = older,
-                       window = window, slices = slices, asked = 0}, SlidingWindow)
+                       window = window, slices = slices, budget = budget, asked = 0}, SlidingWindow)
 end
 
 -- the pairs of an older width, each whole in the new slice that holds its last microsecond
@@ -36,7 +38,7 @@ local function cut_anew(older, width, new_width, present)
 end
 
 -- the window that holds those of the counts (all older than present, or present) that have not left it
-local function window_from(counts, total, width, present, window, slices)
+local function window_from(counts, total, width, present, window, slices, budget)
   local from = 1
   while from < #counts do
     local number, hits = unpack_at('<dd', counts, from)
@@ -48,7 +50,7 @@ local function window_from(counts, total, width, present, window, slices)
     local number, hits = unpack_at('<dd', counts, till - PAIR + 1)
     if number == present then till, here = till - PAIR, hits end
   end
-  return window_of(width, present, total, here, string.sub(counts, from, till), window, slices)
+  return window_of(width, present, total, here, string.sub(counts, from, till), window, slices, budget)
 end
 
 -- whether a number can be a count or a slice of ours; NaN is not
@@ -60,28 +62,29 @@ end
 function SlidingWindow.open(stored, now, window, slices)
   local width = ceil(window / slices)
   if not stored then
-    return window_of(width, floor(now / width), 0, 0, '', window, slices)
+    return window_of(width, floor(now / width), 0, 0, '', window, slices, false)
   end
   if #stored < HEADER or (#stored - HEADER) % PAIR ~= 0 or string.byte(stored) ~= VERSION then return nil end
-  local stored_width, head, total, here = unpack_at('<dddd', stored, 2)
+  local flags, stored_width, head, total, here = unpack_at('<Bdddd', stored, 2)
+  local budget = flags == 1
   if not (stored_width >= 1 and sound(stored_width) and sound(head) and sound(total) and sound(here)) then return nil end
   if #stored == HEADER and total ~= here then return nil end
   local ahead = head * stored_width - now
   if ahead > window then
-    local state = window_of(width, floor(now / width), total, total, '', window, slices)
+    local state = window_of(width, floor(now / width), total, total, '', window, slices, budget)
     state.must_save = true
     return state
   end
   local present = floor(max(now, now + ahead) / width)
   if stored_width == width and head == present then
-    local state = window_of(width, head, total, here, string.sub(stored, HEADER + 1), window, slices)
+    local state = window_of(width, head, total, here, string.sub(stored, HEADER + 1), window, slices, budget)
     state.unmoved = true
     return state
   end
   local counts = string.sub(stored, HEADER + 1)
   if here > 0 then counts = counts .. pack('<dd', head, here) end
   if stored_width ~= width then counts = cut_anew(counts, stored_width, width, present) end
-  local state = window_from(counts, total, width, present, window, slices)
+  local state = window_from(counts, total, width, present, window, slices, budget)
   return sound(state.total) and sound(state.here) and state or nil
 end
 
@@ -92,6 +95,28 @@ end
 function SlidingWindow:add(hits)
   self.total = self.total + hits
   self.here = self.here + hits
+end
+
+function SlidingWindow:give_back(hits)
+  local left = min(hits, self.total)
+  self.total = self.total - left
+  local kept = {}
+  for at = 1, #self.older, PAIR do
+    local number, count = unpack_at('<dd', self.older, at)
+    local cut = min(count, left)
+    left = left - cut
+    if count > cut then kept[#kept + 1] = pack('<dd', number, count - cut) end
+  end
+  self.older = table.concat(kept)
+  self.here = self.here - left
+  self.unmoved = false
+end
+
+function SlidingWindow:mark()
+  local stored = self.budget and self.unmoved
+  self.budget = true
+  self.unmoved = stored
+  return not stored
 end
 
 local function leaves(self, number)
@@ -124,6 +149,6 @@ function SlidingWindow:save(key, now)
   end
   local expiry_ms = ceil((self.head * self.width + 2 * self.window - now) / 1000)
   return redis.call('SET', key,
-    pack('<Bdddd', VERSION, self.width, self.head, self.total, self.here) .. self.older,
+    pack('<BBdddd', VERSION, self.budget and 1 or 0, self.width, self.head, self.total, self.here) .. self.older,
     'PX', string.format('%.0f', expiry_ms))
 end

@@ -9,12 +9,15 @@ The running total makes a take O(1): each slice is added once and subtracted onc
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 
 @dataclass(slots=True)
 class SlidingWindow:
     """One key's hits. `total = here + sum(older)` always holds."""
+
+    CHECK_NEEDS: ClassVar[int] = 1
+    """The room in which a check passes."""
 
     width: int
     """Length of a slice in µs. Kept with the counts, because `slices` may be configured anew under them."""
@@ -28,6 +31,10 @@ class SlidingWindow:
     window: int
     """W in µs."""
     slices: int
+    budget: bool = False
+    """True if it has been asked by a check that made it one: hits that do not fit may overdraw it."""
+    unmoved: bool = False
+    """True if it is stored with this head."""
     must_save: bool = False
     """True if the window has to be stored even if nothing is charged."""
     asked: int = 0
@@ -45,7 +52,8 @@ class SlidingWindow:
             return cls(width, now // width, 0, 0, [], window, slices)
         ahead = stored.head * stored.width - now
         if ahead > window:
-            return cls(width, now // width, stored.total, stored.total, [], window, slices, must_save=True)
+            total = stored.total
+            return cls(width, now // width, total, total, [], window, slices, stored.budget, must_save=True)
         present = max(now, now + ahead) // width
         if stored.width == width:
             if stored.head == present:
@@ -53,10 +61,12 @@ class SlidingWindow:
             counts = [*stored.older, (stored.head, stored.here)]
         else:
             counts = _cut_anew(stored, width, present)
-        return cls._of(counts, width, present, window, slices)
+        return cls._of(counts, width, present, window, slices, budget=stored.budget)
 
     @classmethod
-    def _of(cls, counts: list[tuple[int, int]], width: int, present: int, window: int, slices: int) -> Self:
+    def _of(
+        cls, counts: list[tuple[int, int]], width: int, present: int, window: int, slices: int, *, budget: bool
+    ) -> Self:
         """Return the window that holds those of `counts` that have not left it."""
         total, here, older = 0, 0, []
         for number, hits in counts:
@@ -66,7 +76,7 @@ class SlidingWindow:
                     here = hits
                 else:
                     older.append((number, hits))
-        return cls(width, present, total, here, older, window, slices)
+        return cls(width, present, total, here, older, window, slices, budget)
 
     def room(self, limit: int) -> int:
         """Return how many more hits fit; negative when the limit was lowered below what is there."""
@@ -76,6 +86,27 @@ class SlidingWindow:
         """Count `hits` now."""
         self.total += hits
         self.here += hits
+
+    def give_back(self, hits: int) -> None:
+        """Take `hits` off the oldest slices first, down to nothing: what is given back then never frees more than it took."""
+        left = min(hits, self.total)
+        self.total -= left
+        kept = []
+        for number, count in self.older:
+            cut = min(count, left)
+            left -= cut
+            if count > cut:
+                kept.append((number, count - cut))
+        self.older = kept
+        self.here -= left
+        self.unmoved = False
+
+    def mark(self) -> bool:
+        """Make it a budget. Return whether it has to be stored: once, and again when it has moved, lest it expire."""
+        stored = self.budget and self.unmoved
+        self.budget = True
+        self.unmoved = stored
+        return not stored
 
     def until_empty(self, now: int) -> int:
         """Return the time (µs) until nothing counts any more."""

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailableError, UndecodableError
-from ratelimit_svc.model import MAX_HITS, Code, Descriptor, Entry, Limit, Request, Status, Verdict
+from ratelimit_svc.model import LONGEST_US, MAX_HITS, Code, Descriptor, Entry, Limit, Request, Status, Unit, Verdict
 from ratelimit_svc.pb.envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescriptor
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
@@ -20,6 +20,9 @@ SERVICE = rls_pb2.DESCRIPTOR.services_by_name["RateLimitService"].full_name
 METHOD = "ShouldRateLimit"
 
 _JSON_BLANKS = b" \t\r\n"
+
+_UNITS = {int(unit): unit for unit in Unit}
+_UNITS_IN_WORDS = ", ".join(f"{number} ({unit.name})" for number, unit in _UNITS.items())
 
 
 class GrpcStatus(IntEnum):
@@ -64,7 +67,25 @@ def _descriptor(message: RateLimitDescriptor) -> Descriptor:
         entries=tuple(Entry(entry.key, entry.value) for entry in message.entries),
         hits=min(message.hits_addend.value, MAX_HITS) if message.HasField("hits_addend") else None,
         refund=message.is_negative_hits,
+        limit=_override(message.limit) if message.HasField("limit") else None,
     )
+
+
+def _override(message: RateLimitDescriptor.RateLimitOverride) -> Limit:
+    """Read a limit that the request brings along."""
+    unit = _UNITS.get(int(message.unit))
+    if unit is None:
+        raise BadRequestError(
+            f"rate limit override has the unit {int(message.unit)}; it must be one of {_UNITS_IN_WORDS}"
+        )
+    limit = Limit(message.requests_per_unit, unit, multiplier=message.unit_multiplier.value or 1)
+    if message.HasField("unit_multiplier") and not message.unit_multiplier.value:
+        raise BadRequestError("rate limit override has the unit_multiplier 0; it must be at least 1")
+    if limit.window_us > LONGEST_US:
+        raise BadRequestError(
+            f"rate limit override has a period of {limit.multiplier} {unit.name.lower()}s; it must be at most 10 years"
+        )
+    return limit
 
 
 def encode(verdict: Verdict) -> bytes:
@@ -73,6 +94,8 @@ def encode(verdict: Verdict) -> bytes:
     message.overall_code = verdict.code  # type: ignore[assignment] # the same numbers, by model.Code's contract
     for status in verdict.statuses:
         _write_status(status, message.statuses.add())
+    if verdict.metadata is not None:
+        message.dynamic_metadata.update(verdict.metadata)
     return message.SerializeToString()
 
 
@@ -88,7 +111,10 @@ def _write_status(status: Status, message: RateLimitResponse.DescriptorStatus) -
 
 def _write_limit(limit: Limit, message: RateLimitResponse.RateLimit) -> None:
     message.requests_per_unit = limit.requests_per_unit
-    message.unit = limit.unit  # type: ignore[assignment] # as above, by model.Unit's
+    if limit.unit is not None:
+        message.unit = limit.unit  # type: ignore[assignment] # as above, by model.Unit's
+        if limit.multiplier != 1:
+            message.unit_multiplier.value = limit.multiplier
     message.name = limit.name
 
 

@@ -1,0 +1,97 @@
+"""What Envoy's access log may carry of an answer: its `dynamic_metadata`, as plain values. Pure.
+
+    %DYNAMIC_METADATA(envoy.filters.http.ratelimit:rule)%   the rule that decided, by its id
+    …:tenant …:reset                                        whose quota, and the seconds until it fits (or is empty) again
+    …:descriptors                                           the same for each descriptor, with its entries
+
+`domain`, `descriptors` with `entries`, `limit` and `hitsAddend`, `hitsAddend` and `metadata` are the reference
+implementation's; `rule`, `tenant`, `code`, `remaining`, `reset` are ours.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ratelimit_svc.model import Code, Descriptor, Limit, Meaning, Plan, Request, Rule, Status, Verdict
+
+Told = dict[str, Any]
+
+
+def describe(plan: Plan, request: Request, verdict: Verdict) -> Told:
+    """Return what is told of one answer."""
+    descriptors = [
+        _descriptor(plan, descriptor, meaning, status)
+        for descriptor, meaning, status in zip(request.descriptors, plan.descriptors, verdict.statuses, strict=True)
+    ]
+    told: Told = {"domain": request.domain, "descriptors": descriptors}
+    if request.hits:
+        told["hitsAddend"] = request.hits
+    if passed := _merged(plan, verdict):
+        told["metadata"] = passed
+    return told | _decision(descriptors, verdict.code)
+
+
+def _descriptor(plan: Plan, descriptor: Descriptor, meaning: Meaning, status: Status) -> Told:
+    told: Told = {"entries": [f"{entry.key}={entry.value}" for entry in descriptor.entries]}
+    if descriptor.limit is not None:
+        told["limit"] = _as_text(descriptor.limit)
+    if descriptor.hits is not None:
+        told["hitsAddend"] = descriptor.hits
+    if not isinstance(meaning, tuple):
+        return told | ({} if meaning is None else {"rule": meaning.id, "code": status.code.name})
+    charge = next((plan.charges[at] for at in meaning if plan.charges[at].rule.limit is status.limit), None)
+    if charge is not None:
+        told |= {"rule": charge.rule.id, "tenant": charge.tenant, "remaining": status.remaining}
+        told["reset"] = status.reset_s or 0
+    return told | {"code": status.code.name}
+
+
+def _decision(descriptors: list[Told], code: Code) -> Told:
+    """Return which rule decided: of those that deny the one that does so longest, else the one with least left."""
+    counted = [told for told in descriptors if "reset" in told]
+    over = [told for told in counted if told["code"] == Code.OVER_LIMIT.name]
+    if code is Code.OVER_LIMIT and over:
+        decided = max(over, key=lambda told: told["reset"])
+    elif counted:
+        decided = min(counted, key=lambda told: told["remaining"])
+    else:
+        return {}
+    return {name: decided[name] for name in ("rule", "tenant", "reset")}
+
+
+def _merged(plan: Plan, verdict: Verdict) -> Told:
+    """Return the rules' own metadata of the descriptors that passed: the first to name a thing has it."""
+    merged: Told = {}
+    for meaning, status in zip(plan.descriptors, verdict.statuses, strict=True):
+        if status.code is Code.OK:
+            for rule in _rules(plan, meaning):
+                _merge(merged, rule.metadata or {})
+    return merged
+
+
+def _rules(plan: Plan, meaning: Meaning) -> Iterator[Rule]:
+    if isinstance(meaning, Rule):
+        yield meaning
+    elif meaning is not None:
+        seen: list[Any] = []
+        for rule in (plan.charges[at].rule for at in meaning):
+            if rule.metadata not in seen:  # several limits of one descriptor share what it says
+                seen.append(rule.metadata)
+                yield rule
+
+
+def _merge(into: Told, more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if key not in into:
+            into[key] = _copied(value)
+        elif isinstance(into[key], dict) and isinstance(value, Mapping):
+            _merge(into[key], value)
+
+
+def _copied(value: Any) -> Any:
+    """Return a value whose mappings may be merged into: the rules' own are never changed."""
+    return {key: _copied(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
+
+
+def _as_text(limit: Limit) -> str:
+    unit = limit.unit.name if limit.unit is not None else "UNKNOWN"
+    return f"requests_per_unit:{limit.requests_per_unit} unit:{unit}"
