@@ -18,6 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "server",
         "wire admin settings logs",
         "limiter",
+        "denials metadata",
         "plans waiting verdicts deadlines metrics health",
         "rules store",
         "windows",
