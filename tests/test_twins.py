@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from itertools import count
+from typing import Any
 
 import pytest
 import redis
 from hypothesis import HealthCheck, Phase, example, given, settings
 
-from ratelimit_svc.demo.parts import RedisServer
 from ratelimit_svc.model import BEGIN_ON_MONDAY, Algorithm, Grant, Line
 from ratelimit_svc.store.redis import SCRIPT, _arguments, _grants
 from ratelimit_svc.windows import batch
@@ -54,13 +54,6 @@ class Python:
         return self.windows.get(key)
 
 
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A plain client of each server in turn."""
-    with redis.Redis(port=server.port, host="127.0.0.1") as opened:
-        yield opened
-
-
 def same(lua: Lua, history, now: int = START) -> None:
     """Run a history on both and require the same answers and the same states."""
     python = Python()
@@ -74,7 +67,7 @@ def same(lua: Lua, history, now: int = START) -> None:
         assert fields_of(stored, type(window)) == fields_of(window), f"{key!r}"
 
 
-def fields_of(window: batch.Window | bytes, kind: type | None = None) -> list[object]:
+def fields_of(window: batch.Window | bytes, kind: type = object) -> list[object]:
     """What of a window is stored, for comparison."""
     if isinstance(window, SlidingWindow):
         return [window.budget, window.width, window.head, window.total, window.here, *window.older]
@@ -85,7 +78,11 @@ def fields_of(window: batch.Window | bytes, kind: type | None = None) -> list[ob
     assert window[0] == 1
     numbers = {SlidingWindow: 4, FixedWindow: 2, TokenBucket: 3}[kind]
     header = 2 + 8 * numbers
-    return [bool(window[1]), *struct.unpack_from(f"<{numbers}d", window, 2), *struct.iter_unpack("<2d", window[header:])]
+    return [
+        bool(window[1]),
+        *struct.unpack_from(f"<{numbers}d", window, 2),
+        *struct.iter_unpack("<2d", window[header:]),
+    ]
 
 
 @given(history=histories())
@@ -151,7 +148,7 @@ MISTAKES = [
     ("batch", "window.asked = window.asked - min(charge.hits, window.total + window.asked)", ""),
     ("batch", "  if overdrawn then reply[place] = ONE_OVERDRAWN end\n", ""),
 ]
-OF_ONE = {
+OF_ONE: dict[str, dict[str, Any]] = {
     "sliding_window": {"algorithms": (Algorithm.SLIDING_WINDOW,)},
     "fixed_window": {"algorithms": (Algorithm.FIXED_WINDOW,)},
     "token_bucket": {"algorithms": (Algorithm.TOKEN_BUCKET,)},
@@ -180,7 +177,12 @@ def test_the_calendar_is_the_same_around_every_boundary(client):
     """Months, quarters, years and fortnights end for both twins in the same microsecond, from 1970 past 2100's missing leap day."""
     lua, python = Lua(client), Python()
     client.flushall()
-    kinds = {"month": (30 * DAY, 1), "quarter": (90 * DAY, 3), "year": (365 * DAY, 12), "weeks": (14 * DAY, BEGIN_ON_MONDAY)}
+    kinds = {
+        "month": (30 * DAY, 1),
+        "quarter": (90 * DAY, 3),
+        "year": (365 * DAY, 12),
+        "weeks": (14 * DAY, BEGIN_ON_MONDAY),
+    }
     lines = tuple(Line((fixed(name, 1, window=window, begin=begin),), 1) for name, (window, begin) in kinds.items())
     month = datetime(1970, 2, 1, tzinfo=UTC)
     while month.year < 2105:
