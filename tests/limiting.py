@@ -66,7 +66,7 @@ def rules_of(*descriptors: Sequence[Rule], tenant: str | None = None, domain: st
     return RuleSet({domain: Domain(domain, tenant, Node.of(nodes))}, every, **others)
 
 
-def make(store, *, rules: str | RuleSet | None = RULES, **options) -> Limiter:
+def make(store, *, rules: str | RuleSet | None = RULES, on_denial=None, **options) -> Limiter:
     """A limiter of these rules, or without any."""
     limiter = Limiter(
         store=store,
@@ -75,6 +75,7 @@ def make(store, *, rules: str | RuleSet | None = RULES, **options) -> Limiter:
         encode=as_it_is,
         metrics=Metrics(),
         options=Options(**{"store_timeout_s": 30, **options}),
+        on_denial=on_denial,
     )
     if rules is not None:
         limiter.use(load([RuleFile("rules.yaml", rules.encode())]) if isinstance(rules, str) else rules)
