@@ -29,10 +29,17 @@ from ratelimit_svc.rules.match import Domain, RuleSet, find
 from ratelimit_svc.store import MAX_CHARGES
 from ratelimit_svc.store.keys import key
 
-PLAN_BYTES = 700
-"""What a remembered plan costs beside its request and its charges (measured: test_limiter)."""
-CHARGE_BYTES = 400
+PLAN_BYTES = 450
+"""What a remembered plan costs beside its request and its charges (measured, as all of these: test_limiter)."""
+CHARGE_BYTES = 320
 """What one charge and its place in the plan cost."""
+OVERRIDE_BYTES = 550
+"""What a charge costs beside, if it has a rule of its own: of a limit that the request brings along."""
+DESCRIPTOR_BYTES, ENTRY_BYTES = 200, 190
+"""What they cost where the request is kept."""
+
+OVERRIDE = "#override"
+"""Ends the id of the rule that a limit brought along stands for."""
 
 LONGEST_LABEL = 200
 """Of a rule in metrics, with the request's own values in it; where it would be longer, the rule's id stands."""
@@ -92,13 +99,13 @@ class Planner:
         assert self.rules is not None
         model = next((rule for rule in rules if rule.limit is not None), None)
         if model is None or model.limit is None:
-            return Rule(f"{domain.name}#override", replace(limit, algorithm=self.rules.algorithm))
+            return Rule(f"{domain.name}{OVERRIDE}", replace(limit, algorithm=self.rules.algorithm))
         base = replace(
             model.limit, requests_per_unit=limit.requests_per_unit, unit=limit.unit, multiplier=limit.multiplier
         )
         return replace(
             model,
-            id=f"{model.id}#override",
+            id=f"{model.id}{OVERRIDE}",
             limit=replace(base, name="", period_us=0, burst=None),
             role=Role.GATE,
             replaces=frozenset(),
@@ -263,5 +270,9 @@ class PlanMemory:
 
 
 def _size(data: bytes, plan: Plan) -> int:
-    """Return about how many bytes it costs to remember a plan by its request: entries share the request's size."""
-    return PLAN_BYTES + 2 * len(data) + CHARGE_BYTES * len(plan.charges) + 16 * len(plan.descriptors)
+    """Return about how many bytes it costs to remember a plan by its request."""
+    size = PLAN_BYTES + 2 * len(data) + CHARGE_BYTES * len(plan.charges) + 16 * len(plan.descriptors)
+    size += OVERRIDE_BYTES * sum(charge.rule.id.endswith(OVERRIDE) for charge in plan.charges)
+    if plan.request is not None:
+        size += sum(DESCRIPTOR_BYTES + ENTRY_BYTES * len(each.entries) for each in plan.request.descriptors) + len(data)
+    return size

@@ -6,12 +6,12 @@ import pytest
 
 from ratelimit_svc import verdicts
 from ratelimit_svc.errors import BadRequestError
-from ratelimit_svc.model import Code, Entry, Status, Verdict
+from ratelimit_svc.model import Code, Entry, Limit, Rule, Status, Unit, Verdict
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.store import MAX_CHARGES
 from ratelimit_svc.wire.client import request
-from tests.limiting import RULES, Answers, asks, make, tell
+from tests.limiting import RULES, Answers, asks, make, rules_of, sends, tell
 
 
 async def test_a_limit_counts_down_and_denies(held):
@@ -130,6 +130,33 @@ async def test_plan_memory_is_bounded_by_bytes_and_tells_the_truth(held):
         tracemalloc.stop()
     assert 0.5 * most < used < 1.3 * most
     assert 1000 < len(limiter.plans) < 20_000
+
+
+THREE = rules_of(tuple(Rule(f"shop/d0#{number}", Limit(5, Unit.MINUTE, multiplier=number + 1)) for number in range(3)))
+
+
+@pytest.mark.parametrize("dynamic_metadata", [False, True])
+@pytest.mark.parametrize("own", ["", " of own 3"], ids=["rules", "brought along"])
+@pytest.mark.parametrize("descriptors", [1, 4, 20])
+async def test_what_a_plan_takes_is_near_what_it_is_said_to_take(held, descriptors, own, dynamic_metadata):
+    """With several limits a descriptor, with limits brought along, and with the request kept for those who tell it."""
+    limiter = make(held, rules=THREE, dynamic_metadata=dynamic_metadata)
+
+    def asked(number: int) -> bytes:
+        return sends(*(f"d0={number}-{part} 1{own}" for part in range(descriptors)))
+
+    limiter.plans.get(asked(1000))
+    said = limiter.plans.bytes
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(100):
+            limiter.plans.get(asked(number))
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    said = limiter.plans.bytes - said
+    assert 0.5 * said < used < 1.3 * said
 
 
 async def test_the_least_recently_used_plan_goes_first(held):

@@ -1,11 +1,14 @@
 """The Python twin: narrated walks with a moved clock, and brute force."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 
-from ratelimit_svc.model import BAD_KEY, Grant, Line, Outcome, Role
+from ratelimit_svc.model import BAD_KEY, Grant, Line, Outcome, Overdraft, Role
 from ratelimit_svc.windows.sliding_window import SlidingWindow
-from tests.histories import MINUTE, SLIDING, START, Log, admit, charge, histories
+from tests.histories import MINUTE, PLAIN, SLIDING, START, Log, admit, charge, histories
 from tests.walk import Walk
 
 SECOND = 1_000_000
@@ -204,6 +207,30 @@ def test_no_interval_of_one_window_holds_more_than_the_limit(history):
     for step in history:
         walk.now += step.passes
         admit(log, walk.now, step.lines, walk.take(*step.lines))
+
+
+ANY_ROLE: dict[str, Any] = {
+    **SLIDING,
+    "roles": tuple(Role),
+    "kinds": PLAIN,
+    "overdrafts": (Overdraft.NEVER, Overdraft.AUTO),
+}
+
+
+@given(history=histories(clock_is_set=False, **ANY_ROLE))
+@settings(max_examples=200, deadline=None)
+def test_no_mixture_of_roles_and_kinds_admits_more_than_the_limit(history):
+    """Promise 1 for gates, quotas and shadows together: what fitted, of requests that were not overdrawn, stays below it."""
+    walk, log = Walk(), Log(MINUTE)
+    for step in history:
+        walk.now += step.passes
+        for line, grant in zip(step.lines, walk.take(*step.lines), strict=True):
+            fitted = [
+                replace(one, role=Role.GATE)
+                for one, outcome in zip(line.charges, grant.outcomes, strict=True)
+                if not grant.overdrawn and (line.n > 1 or outcome.fits_in_us == 0)
+            ]
+            admit(log, walk.now, [Line(tuple(fitted), line.n)], [grant])
 
 
 @given(history=histories(**SLIDING))
