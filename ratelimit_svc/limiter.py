@@ -233,7 +233,7 @@ class Limiter:
                 self._metrics.granted(plan, grant)
             else:
                 told = refusal = refusal or self._tell(plan, verdicts.denied(plan, grant))
-                self._metrics.denied(plan, grant)
+                self._metrics.denied(plan, verdicts.denying(plan, grant))
                 self._denials.note(plan, grant)
             waiting.done = True
             waiting.answer(told)

@@ -11,26 +11,37 @@ implementation's; `rule`, `tenant`, `code`, `remaining`, `reset` are ours.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ratelimit_svc.model import Code, Descriptor, Limit, Meaning, Plan, Request, Rule, Status, Verdict
+from ratelimit_svc.model import Charge, Code, Descriptor, Limit, Meaning, Plan, Request, Role, Rule, Status, Verdict
 
 Told = dict[str, Any]
 
 
 def describe(plan: Plan, request: Request, verdict: Verdict) -> Told:
     """Return what is told of one answer."""
+    charges = [
+        _charge(plan, meaning, status) for meaning, status in zip(plan.descriptors, verdict.statuses, strict=True)
+    ]
     descriptors = [
-        _descriptor(plan, descriptor, meaning, status)
-        for descriptor, meaning, status in zip(request.descriptors, plan.descriptors, verdict.statuses, strict=True)
+        _descriptor(descriptor, meaning, charge, status)
+        for descriptor, meaning, charge, status in zip(
+            request.descriptors, plan.descriptors, charges, verdict.statuses, strict=True
+        )
     ]
     told: Told = {"domain": request.domain, "descriptors": descriptors}
     if request.hits:
         told["hitsAddend"] = request.hits
     if passed := _merged(plan, verdict):
         told["metadata"] = passed
-    return told | _decision(descriptors, verdict.code)
+    return told | _decision(descriptors, charges, verdict.code)
 
 
-def _descriptor(plan: Plan, descriptor: Descriptor, meaning: Meaning, status: Status) -> Told:
+def _charge(plan: Plan, meaning: Meaning, status: Status) -> Charge | None:
+    """Return which of a descriptor's charges its status tells of; None where no window was asked."""
+    places = meaning if isinstance(meaning, tuple) else ()
+    return next((plan.charges[at] for at in places if plan.charges[at].rule.limit is status.limit), None)
+
+
+def _descriptor(descriptor: Descriptor, meaning: Meaning, charge: Charge | None, status: Status) -> Told:
     told: Told = {"entries": [f"{entry.key}={entry.value}" for entry in descriptor.entries]}
     if descriptor.limit is not None:
         told["limit"] = _as_text(descriptor.limit)
@@ -38,21 +49,24 @@ def _descriptor(plan: Plan, descriptor: Descriptor, meaning: Meaning, status: St
         told["hitsAddend"] = descriptor.hits
     if not isinstance(meaning, tuple):
         return told | ({} if meaning is None else {"rule": meaning.id, "code": status.code.name})
-    charge = next((plan.charges[at] for at in meaning if plan.charges[at].rule.limit is status.limit), None)
     if charge is not None:
         told |= {"rule": charge.rule.id, "tenant": charge.tenant, "remaining": status.remaining}
         told["reset"] = status.reset_s or 0
     return told | {"code": status.code.name}
 
 
-def _decision(descriptors: list[Told], code: Code) -> Told:
-    """Return which rule decided: of those that deny the one that does so longest, else the one with least left."""
-    counted = [told for told in descriptors if "reset" in told]
-    over = [told for told in counted if told["code"] == Code.OVER_LIMIT.name]
+def _decision(descriptors: list[Told], charges: list[Charge | None], code: Code) -> Told:
+    """Return which rule decided: of those that deny the one that does so longest, else the one with least left.
+
+    Where a gate denies, no quota does for sure: another one may have had room.
+    """
+    counted = [(told, charge.role) for told, charge in zip(descriptors, charges, strict=True) if charge is not None]
+    over = [(told, role) for told, role in counted if told["code"] == Code.OVER_LIMIT.name]
+    gates = [told for told, role in over if role is Role.GATE]
     if code is Code.OVER_LIMIT and over:
-        decided = max(over, key=lambda told: told["reset"])
+        decided = max(gates or [told for told, _ in over], key=lambda told: told["reset"])
     elif counted:
-        decided = min(counted, key=lambda told: told["remaining"])
+        decided = min((told for told, _ in counted), key=lambda told: told["remaining"])
     else:
         return {}
     return {name: decided[name] for name in ("rule", "tenant", "reset")}

@@ -162,11 +162,10 @@ class Metrics:
             else:
                 self._count(charge, "overdrawn" if charge.role is Role.GATE else "would_deny")
 
-    def denied(self, plan: Plan, grant: Grant) -> None:
-        """Count one request that was denied on the rules that denied it; on the others nothing happened."""
-        for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
-            if charge.role is not Role.SHADOW and outcome.fits_in_us > 0:
-                self._count(charge, "denied")
+    def denied(self, plan: Plan, places: Iterable[int]) -> None:
+        """Count one request that was denied on the rules that denied it (`verdicts.denying`); on the others nothing happened."""
+        for place in places:
+            self._count(plan.charges[place], "denied")
 
     def _count(self, charge: Charge, decision: str) -> None:
         """Count any decision by its name. The usual one is counted above, in half the time."""

@@ -49,7 +49,7 @@ def granted(plan: Plan, grant: Grant, later: int) -> Verdict:
         return Status(Code.OK, charge.rule.limit, outcome.remaining + later * charge.hits, _seconds(outcome.empty_us))
 
     statuses = _statuses(plan, grant, status)
-    return Verdict(_overall(plan, grant) if grant.overdrawn else Code.OK, statuses)
+    return Verdict(Code.OVER_LIMIT if grant.overdrawn and denying(plan, grant) else Code.OK, statuses)
 
 
 def denied(plan: Plan, grant: Grant) -> Verdict:
@@ -63,24 +63,23 @@ def denied(plan: Plan, grant: Grant) -> Verdict:
     return Verdict(Code.OVER_LIMIT, _statuses(plan, grant, status))
 
 
+def denying(plan: Plan, grant: Grant) -> list[int]:
+    """Return which charges deny a request: gates that do not fit, and quotas if none of them does."""
+    gates: list[int] = []
+    quotas: list[int] = []
+    room = False
+    for place, (charge, outcome) in enumerate(zip(plan.charges, grant.outcomes, strict=True)):
+        if charge.role is Role.GATE and outcome.fits_in_us > 0:
+            gates.append(place)
+        elif charge.role is Role.QUOTA and charge.kind is not Kind.REFUND:
+            quotas.append(place)
+            room = room or outcome.fits_in_us == 0
+    return gates if room else gates + quotas
+
+
 def deciding(plan: Plan, grant: Grant) -> int | None:
-    """Return which charge denies: of those that would not fit, the one that takes longest to."""
-    over = [
-        (outcome.fits_in_us, -place)
-        for place, (charge, outcome) in enumerate(zip(plan.charges, grant.outcomes, strict=True))
-        if outcome.fits_in_us > 0 and charge.role is not Role.SHADOW
-    ]
-    return -max(over)[1] if over else None
-
-
-def _overall(plan: Plan, grant: Grant) -> Code:
-    """Return the code of a request that was charged although not all of it fitted."""
-    over = {Role.GATE: [False], Role.QUOTA: [], Role.SHADOW: []}
-    for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
-        if charge.kind is not Kind.REFUND:
-            over[charge.role].append(outcome.fits_in_us > 0)
-    quotas = over[Role.QUOTA]
-    return Code.OVER_LIMIT if any(over[Role.GATE]) or (quotas and all(quotas)) else Code.OK
+    """Return which charge denies: of those that do, the one that takes longest to fit, the first of equals."""
+    return max(denying(plan, grant), key=lambda place: grant.outcomes[place].fits_in_us, default=None)
 
 
 def _statuses(plan: Plan, grant: Grant, status: Callable[[Charge, Outcome], Status]) -> tuple[Status, ...]:

@@ -72,6 +72,18 @@ def test_of_several_that_deny_the_one_that_takes_longest_is_told():
     assert [each.rule for each in told] == ["shop/d1", "shop/d0"]
 
 
+def test_a_full_quota_is_not_told_where_another_had_room():
+    """It has denied nothing, however long it will stay full."""
+    rules = rules_of(
+        (Rule("shop/d0", FIVE),), *((Rule(f"shop/d{n}", Limit(2, Unit.DAY), role=Role.QUOTA),) for n in (1, 2))
+    )
+    asked = Planner(rules).plan(rls.decode(sends("d0 1", "d1 1", "d2 1")))
+    told: list[Denial] = []
+    for fits_in in ((5, 900, 0), (5, 900, 800), (0, 900, 800)):
+        Denials(Seconds(), every_s=1, tell=told.append).note(asked, denied(*fits_in))
+    assert [each.rule for each in told] == ["shop/d0", "shop/d1", "shop/d1"]
+
+
 def test_nobody_is_told_where_it_is_switched_off():
     """Every 0 seconds is never."""
     told: list[Denial] = []

@@ -84,6 +84,19 @@ async def test_a_request_that_is_denied_is_told_the_rule_that_denies_longest(hel
     assert [each["code"] for each in found["descriptors"]] == ["OVER_LIMIT", "OVER_LIMIT", "OK"]
 
 
+async def test_a_full_quota_did_not_deny_where_another_had_room(held):
+    """The gate did, though the quota stays full for longer."""
+    day = Limit(1, Unit.DAY)
+    rules = rules_of((rule(0),), (rule(1, day, role=Role.QUOTA),), (rule(2, NINE, role=Role.QUOTA),))
+    limiter = make(held, rules=rules, dynamic_metadata=True)
+    for asked in ("d0 5", "d1 1"):
+        await tell(limiter, sends(asked))
+    verdict = await tell(limiter, sends("d0 1", "d1 1", "d2 1"))
+    assert [status.code for status in verdict.statuses] == [Code.OVER_LIMIT, Code.OVER_LIMIT, Code.OK]
+    assert verdict.metadata is not None
+    assert verdict.metadata["rule"] == "shop/d0"
+
+
 async def test_of_several_limits_the_one_that_is_told_is_named(held):
     """The id is that of the limit whose status it is."""
     rules = rules_of((Rule("shop/d0#hourly", NINE), Rule("shop/d0#minutely", FIVE)))

@@ -164,6 +164,11 @@ COUNTED = [
         {"d2 allowed": (1, 5), "d2 would_deny": (1, 1), "d4 allowed": (1, 1)},
     ),
     ("quotas", ["d2 5", "d2 1"], {"d2 allowed": (1, 5), "d2 denied": (1, 1)}),
+    (
+        "a full gate beside quotas of which one has room",
+        ["d2 5", "d0 5", "d0 1; d2 1; d4 1"],
+        {"d0 allowed": (1, 5), "d2 allowed": (1, 5), "d0 denied": (1, 1)},
+    ),
     ("always", ["d3 9"], {"d3 allowed": (1, 9)}),
     (
         "always beside a denial",
