@@ -95,6 +95,11 @@ class Limiter:
     def __repr__(self) -> str:
         return f"<Limiter: {self.waiting.requests} waiting, {self.plans!r}>"
 
+    @property
+    def rules(self) -> RuleSet | None:
+        """The rules in force."""
+        return self._planner.rules
+
     def use(self, rules: RuleSet) -> None:
         """Put these rules in force. Windows keep their counts: keys do not name limits."""
         self._planner = self._planner_of(rules)

@@ -5,7 +5,7 @@ request. The memory is bounded by bytes, least recently used first out, and drop
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ratelimit_svc.errors import BadRequestError
@@ -255,6 +255,10 @@ class PlanMemory:
         while self.bytes > self._most_bytes:
             self.bytes -= _size(*self._plans.popitem(last=False))
         return found
+
+    def newest_first(self) -> Iterator[tuple[bytes, Plan]]:
+        """Return the remembered requests and their plans, the last asked first. Look at them before the next is asked."""
+        return ((data, self._plans[data]) for data in reversed(self._plans))
 
     def clear(self) -> None:
         """Forget all: the rules have changed."""

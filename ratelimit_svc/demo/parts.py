@@ -118,11 +118,13 @@ class Replica(Child):
     ) -> None:
         self.port = free_port()
         self.grpc_port = free_port()
+        self.debug_port = free_port()
         settings = {
             "HOST": LOOPBACK,
             "PORT": str(self.port),
             "GRPC_HOST": LOOPBACK,
             "GRPC_PORT": str(self.grpc_port),
+            "DEBUG_PORT": str(self.debug_port),
             "REDIS_URL": redis_url,
             "RULES": str(rules),
             "DRAIN_DELAY": "0s",
@@ -140,6 +142,11 @@ class Replica(Child):
     def http(self) -> str:
         """`http://host:port` of its HTTP side."""
         return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def debug(self) -> str:
+        """`http://host:port` of its debug side."""
+        return f"http://{LOOPBACK}:{self.debug_port}"
 
     async def ready(self) -> bool:
         """/healthcheck says 200."""

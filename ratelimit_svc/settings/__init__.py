@@ -73,6 +73,13 @@ class Settings:
     port: int = _from("PORT", PORT, "8080", "Port of the HTTP side: /healthcheck, /json, /metrics. 0: any free one.")
     grpc_host: str = _from("GRPC_HOST", TEXT, "0.0.0.0", "Address of the gRPC side; :: is every address.")  # noqa: S104 - as above
     grpc_port: int = _from("GRPC_PORT", PORT, "8081", "Port of the gRPC side. 0: any free one.")
+    debug_host: str = _from(
+        "DEBUG_HOST",
+        TEXT,
+        "127.0.0.1",
+        "Address of the debug side, which shows what callers sent: loopback unless it is opened.",
+    )
+    debug_port: int = _from("DEBUG_PORT", PORT, "6070", "Port of the debug side: /debug/requests. 0: any free one.")
 
     redis_address: str = _from(
         "REDIS_URL",
@@ -161,6 +168,18 @@ class Settings:
     )
     drain_timeout_us: int = _from(
         "DRAIN_TIMEOUT", duration("0s", "1h"), "5s", "Then wait at most so long for the requests under way."
+    )
+    response_dynamic_metadata: bool = _from(
+        "RESPONSE_DYNAMIC_METADATA",
+        BOOLEAN,
+        "false",
+        "Tell Envoy with each answer, for its access log, which rule decided, whose quota it is, and the reset.",
+    )
+    denial_log_every_us: int = _from(
+        "DENIAL_LOG_INTERVAL",
+        duration("0s", "1h"),
+        "1s",
+        "Log at most one denial of each rule in this time, with the number of those not logged. 0s: none.",
     )
     log_level: str = _from(
         "LOG_LEVEL",
