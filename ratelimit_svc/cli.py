@@ -147,7 +147,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     explanation = explain(load(_files([arguments.rules])), arguments.domain, arguments.entries)
     print(explanation)
-    return OK if explanation.rule else DENIED
+    return OK if explanation.rules else DENIED
 
 
 def _hit(arguments: argparse.Namespace) -> int:

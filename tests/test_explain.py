@@ -161,8 +161,8 @@ def test_explain_and_find_agree(tree, entries):
     ruleset = load([RuleFile("d.json", json.dumps(document).encode())])
     domain = ruleset.domains["d"]
     explanation = explain(ruleset, "d", entries)
-    assert explanation.rule is find(domain, entries)
-    assert bool(explanation.reason) == (explanation.rule is None)
+    assert explanation.rules == find(domain, entries)
+    assert bool(explanation.reason) == (not explanation.rules)
     assert explanation.tenant == domain.tenant_of(entries)
     assert len(explanation.steps) <= len(entries)
     for each in explanation.steps:
