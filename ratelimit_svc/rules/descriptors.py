@@ -222,8 +222,8 @@ def _note_same(limits: list[Fields], rules: tuple[Rule, ...]) -> None:
             fields.wrong(
                 "name", f"{short(name)} is what limit {first} of this descriptor is called; write another name"
             )
-        if rule.limit is None or fields.mistakes:
-            continue
+        if rule.limit is None or fields.mistakes or not fields.values.keys() & {"unit", "per"}:
+            continue  # its period is not known
         first = windows.setdefault((rule.limit.algorithm, rule.limit.window_us), number)
         if first != number:
             message = (

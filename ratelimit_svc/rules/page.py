@@ -17,7 +17,7 @@ may do. They are written as for [envoyproxy/ratelimit](https://github.com/envoyp
 keys marked **ours** are not in it.
 
 ```yaml
-# yaml-language-server: $schema=https://example.com/rules.schema.json
+# yaml-language-server: $schema=rules.schema.json
 domain: shop
 tenant: tenant
 
