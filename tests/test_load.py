@@ -141,6 +141,21 @@ def test_long_paths_count_as_size():
     assert "too large with its aliases expanded" in found[0]
 
 
+def test_lists_that_aliases_multiply_count_as_size():
+    """Many descriptors that share one long list of whatever kind are a bomb, too."""
+    replaces = ", ".join(f"{{name: n{index}}}" for index in range(500))
+    limits = ", ".join(["{unit: day, requests_per_unit: 1}"] * 500)
+    metadata = ", ".join(["1"] * 500)
+    for first, again in [
+        (f"rate_limit: &a {{unit: day, requests_per_unit: 1, replaces: [{replaces}]}}", "rate_limit: *a"),
+        (f"rate_limits: &a [{limits}]", "rate_limits: *a"),
+        (f"metadata: &a {{a: [{metadata}]}}", "metadata: *a"),
+    ]:
+        many = "".join(f"- {{key: k{index}, {again}}}\n" for index in range(500))
+        found = findings(f"domain: d\ndescriptors:\n- {{key: k, {first}}}\n{many}")
+        assert any("too large with its aliases expanded" in each or "the rest is not shown" in each for each in found)
+
+
 def test_findings_are_bounded():
     """A file that is wrong everywhere is told so, not repeated."""
     found = findings("domain: d\n" + "".join(f"x{index}: 1\n" for index in range(MAX_FINDINGS + 500)))

@@ -88,7 +88,7 @@ def descriptors(reading: Reading, above: Fields, path: Path) -> Iterator[Child]:
     document = reading.document
     places = {} if path.levels else reading.top
     for at in _items(document, above):
-        document.spend(at, 1 + len(path.id) // 1024)
+        document.spend(at, len(path.id) // 1024)
         if len(path.levels) >= MAX_LEVELS:
             document.give_up(at.node.line, at.path, f"nested more than {MAX_LEVELS} deep, or an alias inside itself")
         fields = Fields.read(document, at, DESCRIPTOR)
@@ -106,6 +106,7 @@ def _items(document: Document, above: Fields, name: str = "descriptors", what: s
     if name not in above.values:
         return
     for at in At(above.values[name], above.places[name].path).items():
+        document.spend(at)
         if isinstance(at.node, nodes.Mapping):
             yield at
         else:
@@ -145,6 +146,7 @@ def _rules(reading: Reading, descriptor: Fields, path: Path) -> tuple[Rule, ...]
     """Return the rules of one descriptor."""
     document = descriptor.document
     limits = [Fields.read(document, at, ITEM) for at in _items(document, descriptor, "rate_limits", "a limit")]
+    several = bool(limits)
     if len(limits) > MAX_LIMITS:
         descriptor.wrong("rate_limits", f"'{len(limits)}' limits on one descriptor; write at most {MAX_LIMITS}")
     if limits and "rate_limit" in descriptor.places:
@@ -158,7 +160,7 @@ def _rules(reading: Reading, descriptor: Fields, path: Path) -> tuple[Rule, ...]
     rules = tuple(
         Rule(
             id=path.id if len(limits) == 1 else f"{path.id}#{each.values.get('name', number)}",
-            limit=_limit(each, reading.algorithm, several="rate_limits" in descriptor.values),
+            limit=_limit(each, reading.algorithm, several=several),
             role=_role(descriptor, each),
             on_store_failure=each.values.get("on_store_failure", OnStoreFailure.LOCAL),
             overdraft=each.values.get("overdraft", Overdraft.AUTO),

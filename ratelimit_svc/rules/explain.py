@@ -203,7 +203,8 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     for rule in explanation.rules:
         yield from _rule_lines(rule, explanation)
     if len(explanation.rules) > 1:
-        yield f"all {len(explanation.rules)} limits at once: counted on all of them, or on none"
+        yield f"{len(explanation.rules)} limits at once:"
+        yield from _together(explanation.rules)
 
 
 def _rule_lines(rule: Rule, explanation: Explanation) -> Iterator[str]:
@@ -222,12 +223,16 @@ def _request_lines(explanation: RequestExplanation) -> Iterator[str]:
     yield f"the request, {len(explanation.parts)} descriptors:"
     for rule, by in explanation.replaced:
         yield f"   {rule.id} does not count: replaced by {listed(by)}"
-    for text, role in _TOGETHER:
-        ids = list(dict.fromkeys(rule.id for rule in explanation.counted if rule.role is role))
-        if ids:
-            yield f"   {text}: {listed(ids)}"
+    yield from _together(explanation.counted)
     if not explanation.counted:
         yield "   nothing is counted: it passes"
+
+
+def _together(rules: Sequence[Rule]) -> Iterator[str]:
+    for text, role in _TOGETHER:
+        ids = list(dict.fromkeys(rule.id for rule in rules if rule.role is role))
+        if ids:
+            yield f"   {text}: {listed(ids)}"
 
 
 _TOGETHER = (

@@ -12,7 +12,8 @@ from typing import NamedTuple, NoReturn
 from ratelimit_svc.errors import Finding
 
 MAX_EXPANDED = 100_000
-"""Descriptors, merged keys and kilobytes of rule ids of one file, aliases expanded: what stops an alias bomb."""
+"""Descriptors and items of other lists, values of metadata, merged keys and kilobytes of rule ids of one file, aliases
+expanded: what stops an alias bomb."""
 MAX_MERGES = 64
 """Mappings merged into each other by `<<`, one behind the other."""
 MAX_FINDINGS = 1_000
@@ -116,10 +117,8 @@ class Document:
         """Count what aliases multiply."""
         self._spent += amount
         if self._spent > MAX_EXPANDED:
-            message = (
-                f"too large with its aliases expanded: more than {MAX_EXPANDED} descriptors, merged keys and kilobytes"
-            )
-            self.give_up(at.node.line, at.path, f"{message} of paths; split the file by domain")
+            message = f"too large with its aliases expanded: more than {MAX_EXPANDED} descriptors, other items, merged"
+            self.give_up(at.node.line, at.path, f"{message} keys and kilobytes of paths; split the file by domain")
 
     def entries(self, at: At) -> Entries:
         """Read a mapping, `<<` included: its own keys win over merged ones, and those merged first over later ones."""

@@ -40,7 +40,7 @@ The first line gives editors completion and a check while one types: `ratelimit-
 ```sh
 ratelimit-svc check config/
 ratelimit-svc explain config/example.yaml api tenant=acme path=/v1/orders
-ratelimit-svc explain config/example.yaml api tenant=acme + anonymous=x
+ratelimit-svc explain config/example.yaml api tenant=acme + campaign=spring
 ```
 
 ## Which rule meets a request
