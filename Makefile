@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: help venv demo test check proto test-tools test-docker build clean
+.PHONY: help venv demo test check proto docs test-tools test-docker build clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,11 @@ check: venv ## Lint, types, import layers, example rules
 
 proto: venv ## Generate ratelimit_svc/pb from proto/
 	$(BIN)/python proto/generate.py
+
+docs: venv ## Write docs/rules.md and docs/rules.schema.json from the tables of keys
+	mkdir -p docs
+	$(BIN)/ratelimit-svc schema > docs/.new && mv docs/.new docs/rules.schema.json
+	$(BIN)/ratelimit-svc schema --page > docs/.new && mv docs/.new docs/rules.md
 
 build: venv ## Build the wheel and the sdist into dist/
 	$(BIN)/python -m build

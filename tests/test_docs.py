@@ -1,4 +1,4 @@
-"""What the README says is so: its commands exist, its settings too, its rules load, its files are there."""
+"""What the README and the reference page say is so: its commands exist, its settings too, its rules load, its files are there."""
 
 import re
 import shlex
@@ -8,23 +8,25 @@ import pytest
 
 from ratelimit_svc.cli import _parser
 from ratelimit_svc.rules.files import RuleFile
-from ratelimit_svc.rules.load import TABLES, load
+from ratelimit_svc.rules.load import load
+from ratelimit_svc.rules.tables import TABLES
 from ratelimit_svc.settings import TABLE
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
-PAGES = [PROJECT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")]
+RULES = (PROJECT / "docs/rules.md").read_text()
+PAGES = [PROJECT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md", "docs/rules.md")]
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    """A page's code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
-def test_every_command_in_the_readme_is_one():
+def test_every_command_on_the_pages_is_one():
     """Each `ratelimit-svc …` line parses, and each `make …` is a target."""
     targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    lines = [line for block in blocks(README, "sh") + blocks(RULES, "sh") for line in block.splitlines()]
     assert len(lines) >= 6
     for line in lines:
         words = [word for word in shlex.split(line) if not re.match(r"^[A-Z_]+=", word)]
@@ -58,20 +60,16 @@ def test_every_variable_in_the_readme_is_a_setting_with_that_default():
             assert variable in settings, f"{page.name}: {variable}"
 
 
-def test_every_rule_key_is_in_the_readme_and_every_key_there_is_one():
-    """The table of keys is the loader's."""
-    known = {name for table in TABLES for name in table.rows}
-    section = README.split("## A worked configuration")[1].split("## Run it for real")[0]
-    named = {
-        name for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
-    }
-    assert named == known
+def test_every_rule_key_is_on_the_reference_page_and_every_key_there_is_one():
+    """Its tables of keys are the loader's."""
+    known = {name for table in TABLES.values() for name in table.rows}
+    assert set(re.findall(r"^\| `(\w+)` \|", RULES, re.MULTILINE)) == known
 
 
-@pytest.mark.parametrize("block", blocks("yaml"))
-def test_the_rules_in_the_readme_load(block):
+@pytest.mark.parametrize("block", blocks(README, "yaml") + blocks(RULES, "yaml"))
+def test_the_rules_on_the_pages_load(block):
     """Whoever copies them has rules that work."""
-    assert load([RuleFile("README.md", block.encode())]).rules
+    assert load([RuleFile("page.md", block.encode())], strict=True).rules
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

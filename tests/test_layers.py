@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "plans waiting verdicts deadlines metrics health",
         "rules store",
         "windows",
-        "model errors pb",
+        "model errors durations pb",
     )
 )
 """From the top down: a module imports from its own layer only within its own room, else from below."""

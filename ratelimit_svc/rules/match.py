@@ -173,3 +173,8 @@ def find(domain: Domain, entries: Iterable[Entry]) -> tuple[Rule, ...]:
             return ()
         node = below
     return node.rules
+
+
+def replaced(rules: Iterable[Rule]) -> frozenset[str]:
+    """Return the names of the limits that do not count in a request that meets these rules, unlimited ones included."""
+    return frozenset().union(*(rule.replaces for rule in rules))

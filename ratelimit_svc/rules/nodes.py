@@ -1,4 +1,4 @@
-"""Nodes: what one rule file holds, each part with its line, and what was found wrong in it.
+"""Nodes: what one rule file holds, each part with its line, and what was found wrong or odd in it.
 
 Rule 1: this file knows YAML's shapes and nothing about rules: tags are resolved, values are not.
 Rule 2: aliases share nodes and may even make a node contain itself, so who walks the nodes must count: `Document.spend`.
@@ -12,7 +12,8 @@ from typing import NamedTuple, NoReturn
 from ratelimit_svc.errors import Finding
 
 MAX_EXPANDED = 100_000
-"""Descriptors, merged keys and kilobytes of rule ids of one file, aliases expanded: what stops an alias bomb."""
+"""Descriptors and items of other lists, values of metadata, merged keys and kilobytes of rule ids of one file, aliases
+expanded: what stops an alias bomb."""
 MAX_MERGES = 64
 """Mappings merged into each other by `<<`, one behind the other."""
 MAX_FINDINGS = 1_000
@@ -73,48 +74,67 @@ class GaveUp(Exception):  # noqa: N818 — not an error: the findings say what i
 
 
 class Document:
-    """One file while it is read: what was found wrong, and how much of it was seen."""
+    """One file while it is read: what was found wrong or odd, and how much of it was seen.
 
-    def __init__(self, file: str) -> None:
-        self._file = file
-        self._findings: list[Finding] = []
+    What is wrong is an error. What is odd does not do what it seems to, but the reference implementation loads it: a
+    warning, unless the file is read strictly.
+    """
+
+    def __init__(self, file: str, *, strict: bool = False) -> None:
+        self.file = file
+        self.strict = strict
+        """True: what is odd is wrong. Set it at any time; a file that uses a key of ours is read strictly."""
+        self._findings: list[tuple[Finding, bool]] = []
         self._spent = 0
         self._entries: dict[int, Entries] = {}
 
     def wrong(self, at: At, message: str) -> None:
-        """Note a finding about a node."""
+        """Note an error about a node."""
         self._note(at.node.line, at.path, message)
 
+    def odd(self, at: At, message: str) -> None:
+        """Note a warning about a node."""
+        self._note(at.node.line, at.path, message, odd=True)
+
+    def odd_line(self, line: int, message: str) -> None:
+        """Note a warning about a line; 0: about the file as a whole."""
+        self._note(line, "", message, odd=True)
+
     def give_up(self, line: int, path: str, message: str) -> NoReturn:
-        """Note a finding that ends the reading of this file."""
+        """Note an error that ends the reading of this file."""
         self._note(line, path, message)
         raise GaveUp
 
-    def in_order(self) -> list[Finding]:
-        """The findings by line; those about the file as a whole at the end."""
-        return sorted(self._findings, key=lambda finding: finding.line or _LAST)
+    def errors(self) -> list[Finding]:
+        """What keeps the file from being used, by line; what is about the file as a whole at the end."""
+        return self._in_order(odd=False) if not self.strict else self._in_order(odd=None)
+
+    def warnings(self) -> list[Finding]:
+        """What does not, in the same order."""
+        return [] if self.strict else self._in_order(odd=True)
 
     def spend(self, at: At, amount: int = 1) -> None:
         """Count what aliases multiply."""
         self._spent += amount
         if self._spent > MAX_EXPANDED:
-            message = (
-                f"too large with its aliases expanded: more than {MAX_EXPANDED} descriptors, merged keys and kilobytes"
-            )
-            self.give_up(at.node.line, at.path, f"{message} of paths; split the file by domain")
+            message = f"too large with its aliases expanded: more than {MAX_EXPANDED} descriptors, other items, merged"
+            self.give_up(at.node.line, at.path, f"{message} keys and kilobytes of paths; split the file by domain")
 
     def entries(self, at: At) -> Entries:
         """Read a mapping, `<<` included: its own keys win over merged ones, and those merged first over later ones."""
         return self._flat(at, at.node, 0)
 
-    def _note(self, line: int, path: str, message: str) -> None:
+    def _in_order(self, *, odd: bool | None) -> list[Finding]:
+        wanted = (finding for finding, is_odd in self._findings if odd in (None, is_odd))
+        return sorted(wanted, key=lambda finding: finding.line or _LAST)
+
+    def _note(self, line: int, path: str, message: str, *, odd: bool = False) -> None:
         if len(path) > 240:
             path = f"{path[:119]}…{path[-120:]}"
-        self._findings.append(Finding(self._file, line, path, message))
+        self._findings.append((Finding(self.file, line, path, message), odd))
         if len(self._findings) >= MAX_FINDINGS:
-            self._findings.append(
-                Finding(self._file, 0, "", f"more than {MAX_FINDINGS} findings; the rest is not shown")
-            )
+            more = f"more than {MAX_FINDINGS} findings; the rest is not shown"
+            self._findings.append((Finding(self.file, 0, "", more), False))
             raise GaveUp
 
     def _flat(self, at: At, node: YamlNode, depth: int) -> Entries:
@@ -141,10 +161,13 @@ class Document:
                 self.wrong(At(key, at.path), "a key must be plain text; this one is a list or a mapping")
             elif key.tag == "merge":
                 merged.extend(self._merged(value, at.path))
-            elif key.text in own:
-                first = own[key.text][0].line
-                self.wrong(At(key, at.path), f"{shown(key)} is written twice here, first on line {first}; keep one")
             else:
+                if key.text in own:
+                    first = own[key.text][0].line
+                    message = (
+                        f"{shown(key)} is written twice here, first on line {first}, and the last one counts; keep one"
+                    )
+                    self.odd(At(key, at.path), message)
                 own[key.text] = key, value
         return own
 

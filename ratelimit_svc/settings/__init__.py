@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from ratelimit_svc.errors import SettingsError
+from ratelimit_svc.model import Algorithm
 from ratelimit_svc.settings import redis_address
 from ratelimit_svc.settings.kinds import BOOLEAN, PORT, TEXT, Kind, choice, duration, integer
 from ratelimit_svc.settings.redis_address import RedisAddress
@@ -154,6 +155,25 @@ class Settings:
         "RUNTIME_IGNOREDOTFILES", BOOLEAN, "false", "Accepted: dot files and dot folders are never read, either way."
     )
 
+    strict: bool = _from(
+        "STRICT",
+        BOOLEAN,
+        "false",
+        "Refuse rule files for what is only a warning else: what loads, but does not do what it seems to.",
+    )
+    merge_domain_config: bool = _from(
+        "MERGE_DOMAIN_CONFIG",
+        BOOLEAN,
+        "false",
+        "Several rule files may describe one domain: their descriptors are put together, in the order of the files' names.",
+    )
+    default_algorithm: str = _from(
+        "DEFAULT_ALGORITHM",
+        choice(*(algorithm.name.lower() for algorithm in Algorithm)),
+        "sliding_window",
+        "What counts where a rule does not say: fixed_window is what the reference implementation does.",
+    )
+
     ready_requires_redis: bool = _from(
         "READY_REQUIRES_REDIS",
         BOOLEAN,
@@ -214,6 +234,11 @@ class Settings:
         if self.rules:
             return Path(self.rules)
         return Path(self.runtime_root, self.runtime_subdirectory.lstrip("/"), self.runtime_appdirectory.lstrip("/"))
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """What counts where a rule does not say."""
+        return Algorithm[self.default_algorithm.upper()]
 
     @property
     def redis_url(self) -> str | None:
