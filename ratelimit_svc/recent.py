@@ -23,7 +23,8 @@ from ratelimit_svc.model import (
     Role,
     Rule,
 )
-from ratelimit_svc.rules.explain import explain, in_words
+from ratelimit_svc.rules.explain import explain
+from ratelimit_svc.rules.words import in_words
 from ratelimit_svc.store import MAX_LINES, Store
 
 MOST_SHOWN = 500

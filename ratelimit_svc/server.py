@@ -5,6 +5,7 @@ import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from time import monotonic_ns
 from typing import Any
 
@@ -18,6 +19,7 @@ from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import MICROSECONDS, Code
 from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted
 from ratelimit_svc.rules.files import RuleFile
+from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.rules.watch import watch
 from ratelimit_svc.settings import Settings
@@ -176,7 +178,13 @@ async def _watch_rules(settings: Settings, state: State, limiter: Limiter, look:
         limiter.use(rules)
         state.on_rules(rules, files)
 
-    await watch(settings.rules_path, on_rules, state.on_rules_error, wake=look)
+    loader = partial(
+        load,
+        strict=settings.strict,
+        merge_domains=settings.merge_domain_config,
+        algorithm=settings.algorithm,
+    )
+    await watch(settings.rules_path, on_rules, state.on_rules_error, loader=loader, wake=look)
 
 
 async def _expire(windows: MemoryStore) -> None:

@@ -13,9 +13,9 @@ from ratelimit_svc.errors import RulesError
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics import Metrics
-from ratelimit_svc.rules.explain import in_words
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.match import RuleSet
+from ratelimit_svc.rules.words import in_words
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.store.memory import MemoryStore
 
@@ -35,6 +35,8 @@ class State:
     store_reason: str = ""
     rules: RuleSet | None = None
     rules_error: RulesError | None = None
+    warned: set[str] = field(default_factory=set)
+    """The warnings of the rules in force: those that a reload finds again are not told again."""
     rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the rules were looked at: good or not, there is something to say."""
 
@@ -63,6 +65,10 @@ class State:
         self.health.note(NO_RULES, holds=False)
         self.rules_seen.set()
         log.info("rules loaded", files=len(files), domains=len(rules.domains), rules=len(rules.rules))
+        for finding in map(str, rules.warnings):
+            if finding not in self.warned:
+                log.warning("rules: this does not do what it seems to", finding=finding)
+        self.warned = {str(finding) for finding in rules.warnings}
 
     def on_rules_error(self, error: RulesError) -> None:
         """Note rules that cannot be used; those in force stay."""
@@ -88,6 +94,7 @@ class State:
                 "domains": sorted(self.rules.domains) if self.rules else [],
                 "loaded_at": self.metrics.rules_loaded_at,
                 "findings": [str(finding) for finding in self.rules_error.findings] if self.rules_error else [],
+                "warnings": sorted(self.warned),
             },
         }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -176,13 +177,17 @@ def batches(
     return tuple(made)
 
 
-def histories(*, clock_is_set: bool = True, **options) -> st.SearchStrategy[list[Step]]:
+def histories(*, clock_is_set: bool = True, **options: Any) -> st.SearchStrategy[list[Step]]:
     """Some steps in a row. `options` say what of batches is wanted; all of everything by default."""
     stepped = steps() if clock_is_set else st.just(0)
     return st.lists(st.builds(Step, passes(), stepped, batches(**options)), min_size=1, max_size=25)
 
 
-SLIDING = {"algorithms": (Algorithm.SLIDING_WINDOW,), "overdrafts": (Overdraft.NEVER,), "roles": (Role.GATE, Role.SHADOW)}
+SLIDING: dict[str, Any] = {
+    "algorithms": (Algorithm.SLIDING_WINDOW,),
+    "overdrafts": (Overdraft.NEVER,),
+    "roles": (Role.GATE, Role.SHADOW),
+}
 """What promise 1 speaks of; with refunds, it holds for what was admitted less what was given back."""
 
 

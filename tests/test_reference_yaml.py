@@ -13,7 +13,7 @@ from ratelimit_svc.errors import RulesError
 from ratelimit_svc.model import Algorithm, Entry, Limit, Role, Rule, Unit
 from ratelimit_svc.rules.load import RuleFile, load
 from ratelimit_svc.rules.match import RuleSet, find, replaced
-from ratelimit_svc.rules.words import metric
+from ratelimit_svc.rules.match import label as metric
 
 LIMIT = {"unit": "minute", "requests_per_unit": 7}
 

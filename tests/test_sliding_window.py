@@ -19,7 +19,8 @@ class Walk:
         self.windows: dict[bytes, SlidingWindow] = {}
         self.saves = 0
 
-    def save(self, key: bytes, window: SlidingWindow) -> None:
+    def save(self, key: bytes, window: batch.Window) -> None:
+        assert isinstance(window, SlidingWindow)
         self.saves += 1
         self.windows[key] = window
 

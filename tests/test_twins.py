@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from itertools import count
+from typing import Any
 
 import pytest
 import redis
@@ -83,9 +84,14 @@ def fields_of(window: batch.Window | bytes, kind: type | None = None) -> list[ob
     if isinstance(window, TokenBucket):
         return [window.budget, window.at, window.total, window.part]
     assert window[0] == 1
+    assert kind is not None
     numbers = {SlidingWindow: 4, FixedWindow: 2, TokenBucket: 3}[kind]
     header = 2 + 8 * numbers
-    return [bool(window[1]), *struct.unpack_from(f"<{numbers}d", window, 2), *struct.iter_unpack("<2d", window[header:])]
+    return [
+        bool(window[1]),
+        *struct.unpack_from(f"<{numbers}d", window, 2),
+        *struct.iter_unpack("<2d", window[header:]),
+    ]
 
 
 @given(history=histories())
@@ -151,7 +157,7 @@ MISTAKES = [
     ("batch", "window.asked = window.asked - min(charge.hits, window.total + window.asked)", ""),
     ("batch", "  if overdrawn then reply[place] = ONE_OVERDRAWN end\n", ""),
 ]
-OF_ONE = {
+OF_ONE: dict[str, dict[str, Any]] = {
     "sliding_window": {"algorithms": (Algorithm.SLIDING_WINDOW,)},
     "fixed_window": {"algorithms": (Algorithm.FIXED_WINDOW,)},
     "token_bucket": {"algorithms": (Algorithm.TOKEN_BUCKET,)},
@@ -180,7 +186,12 @@ def test_the_calendar_is_the_same_around_every_boundary(client):
     """Months, quarters, years and fortnights end for both twins in the same microsecond, from 1970 past 2100's missing leap day."""
     lua, python = Lua(client), Python()
     client.flushall()
-    kinds = {"month": (30 * DAY, 1), "quarter": (90 * DAY, 3), "year": (365 * DAY, 12), "weeks": (14 * DAY, BEGIN_ON_MONDAY)}
+    kinds = {
+        "month": (30 * DAY, 1),
+        "quarter": (90 * DAY, 3),
+        "year": (365 * DAY, 12),
+        "weeks": (14 * DAY, BEGIN_ON_MONDAY),
+    }
     lines = tuple(Line((fixed(name, 1, window=window, begin=begin),), 1) for name, (window, begin) in kinds.items())
     month = datetime(1970, 2, 1, tzinfo=UTC)
     while month.year < 2105:

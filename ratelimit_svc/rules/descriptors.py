@@ -58,8 +58,8 @@ class Path(NamedTuple):
             return ()
         return tuple(Entry(level.key, level.value or "") if level.shared else None for level in self.levels)
 
-    def label(self, *, detailed: bool) -> tuple[str | None, ...]:
-        """`Rule.label`."""
+    def label(self, suffix: str, *, detailed: bool) -> tuple[str | None, ...]:
+        """`Rule.label`; the suffix is what the rule's id ends in where the path has several limits."""
 
         def as_asked(level: Level) -> bool:
             open_ = level.value is None or level.is_pattern
@@ -67,7 +67,7 @@ class Path(NamedTuple):
 
         if not any(as_asked(level) for level in self.levels):
             return ()
-        return tuple(None if as_asked(level) else level.text for level in self.levels)
+        return (*(None if as_asked(level) else level.text for level in self.levels), *([suffix] if suffix else []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +157,12 @@ def _rules(reading: Reading, descriptor: Fields, path: Path) -> tuple[Rule, ...]
     metadata = None
     if "metadata" in descriptor.values:
         metadata = Metadata(document).plain(descriptor.places["metadata"]) or None
+    suffixes = [f"#{each.values.get('name', number)}" for number, each in enumerate(limits, 1)]
+    if len(limits) == 1:
+        suffixes = [""]
     rules = tuple(
         Rule(
-            id=path.id if len(limits) == 1 else f"{path.id}#{each.values.get('name', number)}",
+            id=path.id + suffix,
             limit=_limit(each, reading.algorithm, several=several),
             role=_role(descriptor, each),
             on_store_failure=each.values.get("on_store_failure", OnStoreFailure.LOCAL),
@@ -168,9 +171,9 @@ def _rules(reading: Reading, descriptor: Fields, path: Path) -> tuple[Rule, ...]
             replaces=_replaces(each, names),
             metadata=metadata,
             shared=path.shared(),
-            label=path.label(detailed=descriptor.on("detailed_metric")),
+            label=path.label(suffix, detailed=descriptor.on("detailed_metric")),
         )
-        for number, each in enumerate(limits, 1)
+        for suffix, each in zip(suffixes, limits, strict=True)
     )
     _note_same(limits, rules)
     return rules

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from ratelimit_svc.model import MICROSECONDS, Algorithm, Align, Entry, Limit, Overdraft, Role, Rule, Unit
+from ratelimit_svc.rules.match import label
 
 SHOWN = 8
 """Names in a list before it ends in "and n more"."""
@@ -80,20 +81,11 @@ def details(rule: Rule, domain: str, entries: Sequence[Entry]) -> Iterator[str]:
         if any(rule.shared):
             yield f"one counter for all of {listed([name(*pattern) for pattern in rule.shared if pattern])}"
         if rule.label:
-            yield f"in metrics: {metric(rule, domain, entries)}"
+            yield f"in metrics: {name(label(rule, domain, entries), None)}"
     if rule.replaces:
         yield f"replaces the limits named {listed(sorted(rule.replaces))}"
     if rule.metadata:
         yield f"with metadata: {listed([name(key, None) for key in rule.metadata])}"
-
-
-def metric(rule: Rule, domain: str, entries: Sequence[Entry]) -> str:
-    """What metrics call a rule when these entries met it: its id, with the request's own values where it says so."""
-    if not rule.label:
-        return rule.id
-    pairs = zip(rule.label, entries, strict=True)
-    levels = [name(key, value or None) if text is None else text for text, (key, value) in pairs]
-    return "/".join([domain, *levels])
 
 
 def name(key: str, value: str | None) -> str:
