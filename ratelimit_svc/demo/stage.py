@@ -105,6 +105,7 @@ def _envoy(folder: Path, envoy_filter: str, proxy: istio.Proxy, replicas: list[i
     port, admin_port = free_port(), free_port()
     config = envoy.build(proxy, port=port, admin_port=admin_port, replicas=replicas, upstream=upstream)
     config = istio.apply(config, istio.read(envoy_filter), proxy)
+    envoy.log_access(config, folder / "access.log")
     envoy.check(config)
     folder.mkdir(parents=True, exist_ok=True)
     return Envoy(folder, envoy.write(config, folder / "envoy.json"), port=port, admin_port=admin_port)
