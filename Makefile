@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: help venv demo test check proto test-tools test-docker build clean
+.PHONY: help venv demo test check proto envoy-config test-docker test-docker-peer build clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 venv: .venv/installed ## Make .venv with everything in it
 
@@ -38,6 +38,9 @@ check: venv ## Lint, types, import layers, example rules
 
 proto: venv ## Generate ratelimit_svc/pb from proto/
 	$(BIN)/python proto/generate.py
+
+envoy-config: venv ## Generate deploy/envoy/envoy.yaml from the gateway's EnvoyFilter
+	$(BIN)/python -m ratelimit_svc.demo.compose deploy/envoy/envoy.yaml
 
 build: venv ## Build the wheel and the sdist into dist/
 	$(BIN)/python -m build

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ratelimit_svc.demo import envoy, shipped
+from ratelimit_svc.demo import compose, envoy, shipped
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -62,14 +62,26 @@ def test_compose_publishes_on_loopback_only():
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
-async def test_plain_envoy_configuration_is_valid(tmp_path):
-    """The Envoy of the compose file runs a configuration that the API types and Envoy itself accept, with names that exist."""
+def test_compose_envoy_configuration_is_what_the_envoy_filter_makes():
+    """The committed file is, to the letter, what `make envoy-config` writes from the gateway's EnvoyFilter."""
+    assert (ROOT / "deploy/envoy/envoy.yaml").read_text() == compose.text()
+
+
+async def test_compose_envoy_configuration_is_valid(tmp_path):
+    """The API types and Envoy itself accept it, and each host in it is a service of the compose file."""
     config = yaml.safe_load((ROOT / "deploy/envoy/envoy.yaml").read_text())
     envoy.check(config)
     await envoy.validate(envoy.write(config, tmp_path / "envoy.json"))
-    hosts = re.findall(r"address: (\w+), port_value", (ROOT / "deploy/envoy/envoy.yaml").read_text())
-    assert set(hosts) <= SERVICES.keys()
-    assert len(hosts) == 2
+    clusters = config["static_resources"]["clusters"]
+    hosts = {name: hosts for name, (hosts,) in ((one["name"], _hosts(one)) for one in clusters)}
+    assert hosts == {envoy.RATE_LIMIT_CLUSTER: "ratelimit", envoy.GATEWAY.upstream: "upstream"}
+    assert set(hosts.values()) <= SERVICES.keys()
+
+
+def _hosts(cluster):
+    """The host of each endpoint of a cluster."""
+    endpoints = [one["endpoint"] for place in cluster["load_assignment"]["endpoints"] for one in place["lb_endpoints"]]
+    return [endpoint["address"]["socket_address"]["address"] for endpoint in endpoints]
 
 
 # ── Dockerfile ────────────────────────────────────────────────────────────────────────────────────────────────────────
