@@ -1,0 +1,126 @@
+"""What ghz was answered, read out of the bodies: ghz itself counts a denial as OK.
+
+    docker compose logs --no-log-prefix load | docker compose exec -T ratelimit python -m ratelimit_svc.demo.answers
+
+`ghz --debug stdout` writes a line in JSON when it sends a request and one when it has the answer, with the time and the
+whole message. Each answer names the limit it was judged by, so the bodies alone say whether every tenant was held to it.
+
+Rule 1: a line that is none of ghz's is passed over (a report is in the same stream); one of its own that cannot be read is
+        an error, and never a count that is too small.
+Rule 2: which request an answer is for is known by ghz's worker: each has one request on its way at a time.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ratelimit_svc.demo.proof import Hit, fullest
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECOND_US = 1_000_000
+WINDOWS_US = {"SECOND": SECOND_US, "MINUTE": 60 * SECOND_US, "HOUR": 3600 * SECOND_US, "DAY": 86_400 * SECOND_US}
+"""The windows whose fullness can be judged, by the name of their unit."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """What one tenant's requests were answered."""
+
+    admitted: list[Hit] = field(default_factory=list)
+    denied: int = 0
+    errors: int = 0
+    limits: set[tuple[int, str]] = field(default_factory=set)
+    """Every limit that an answer named: requests in a unit. More than one, if the rules were edited meanwhile."""
+    slowest_us: int = 0
+
+    @property
+    def asked(self) -> int:
+        """How many requests were answered, or failed."""
+        return len(self.admitted) + self.denied + self.errors
+
+    def fullest(self) -> int | None:
+        """Return the most admitted requests in any one window; None where the answers do not say which window."""
+        units = {unit for _, unit in self.limits}
+        return fullest(self.admitted, WINDOWS_US[units.pop()]) if len(units) == 1 and units <= WINDOWS_US.keys() else None
+
+    def limit(self) -> int | None:
+        """Return the highest limit that an answer named."""
+        return max((most for most, _ in self.limits), default=None)
+
+
+def read(lines: Iterable[str]) -> dict[str, Answers]:
+    """Return the answers of every tenant: of every value in the last entry of a request."""
+    sent: dict[str, int] = {}
+    answers: dict[str, Answers] = {}
+    for line in lines:
+        event = _event(line)
+        if event.get("message") == "Making request":
+            sent[event["workerID"]] = _microseconds(event["time"])
+        elif event.get("message") == "Received response":
+            tenant = json.loads(event["input"])["descriptors"][0]["entries"][-1]["value"]
+            flight = Hit(sent.pop(event["workerID"]), _microseconds(event["time"]))
+            _add(answers.setdefault(tenant, Answers()), flight, event)
+    return answers
+
+
+def _event(line: str) -> Mapping[str, Any]:
+    """One line of ghz's log; empty for what is none."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return {}
+    return event if isinstance(event, dict) else {}
+
+
+def _microseconds(time: str) -> int:
+    """RFC 3339 as µs since 1970."""
+    return (datetime.fromisoformat(time) - EPOCH) // timedelta(microseconds=1)
+
+
+def _add(answers: Answers, flight: Hit, event: Mapping[str, Any]) -> None:
+    answers.slowest_us = max(answers.slowest_us, flight.answered_us - flight.sent_us)
+    if event["error"] is not None:
+        answers.errors += 1
+        return
+    body = json.loads(event["response"])
+    for status in body["statuses"]:
+        if limit := status.get("currentLimit"):
+            answers.limits.add((limit["requestsPerUnit"], limit["unit"]))
+    if body["overallCode"] == "OK":
+        answers.admitted.append(flight)
+    elif body["overallCode"] == "OVER_LIMIT":
+        answers.denied += 1
+    else:
+        raise ValueError(f"neither admitted nor denied: {body}")
+
+
+COLUMNS = ("tenant", "asked", "admitted", "denied", "errors", "slowest", "fullest window", "limit")
+
+
+def report(answers: Mapping[str, Answers]) -> str:
+    """Return a table for people, and below it whether every limit was held."""
+    rows = [COLUMNS, *(_row(tenant, one) for tenant, one in sorted(answers.items()))]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    over = [tenant for tenant, one in sorted(answers.items()) if not held(one)]
+    verdict = f"over the limit: {', '.join(over)}" if over else "every limit was held"
+    return "\n".join([*table, "", verdict if answers else "no answers here: is this the output of ghz --debug stdout?"])
+
+
+def held(answers: Answers) -> bool:
+    """Say whether no window certainly held more than the limit."""
+    seen, limit = answers.fullest(), answers.limit()
+    return seen is None or limit is None or seen <= limit
+
+
+def _row(tenant: str, one: Answers) -> tuple[str, ...]:
+    numbers = (one.asked, len(one.admitted), one.denied, one.errors)
+    judged = ("?" if number is None else str(number) for number in (one.fullest(), one.limit()))
+    return (tenant, *(str(number) for number in numbers), f"{one.slowest_us / 1000:.0f} ms", *judged)
+
+
+if __name__ == "__main__":
+    print(report(read(sys.stdin)))
