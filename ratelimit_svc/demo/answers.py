@@ -1,16 +1,18 @@
 """What ghz was answered, read out of the bodies: ghz itself counts a denial as OK.
 
-    docker compose logs --no-log-prefix load | docker compose exec -T ratelimit python -m ratelimit_svc.demo.answers
+    docker compose logs load | docker compose exec -T ratelimit python -m ratelimit_svc.demo.answers
 
 `ghz --debug stdout` writes a line in JSON when it sends a request and one when it has the answer, with the time and the
 whole message. Each answer names the limit it was judged by, so the bodies alone say whether every tenant was held to it.
 
-Rule 1: a line that is none of ghz's is passed over (a report is in the same stream); one of its own that cannot be read is
-        an error, and never a count that is too small.
-Rule 2: which request an answer is for is known by ghz's worker: each has one request on its way at a time.
+Rule 1: a line that is none of ghz's is passed over; one of its own that cannot be read is an error.
+Rule 2: a count is whole, or an error. ghz keeps the first hundred lines of a kind in a second and drops most of the rest,
+        so each ghz must ask slower than that; its report at the end says how many there should be.
+Rule 3: which request an answer is for is known by ghz's worker: each has one request on its way at a time.
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +25,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND_US = 1_000_000
 WINDOWS_US = {"SECOND": SECOND_US, "MINUTE": 60 * SECOND_US, "HOUR": 3600 * SECOND_US, "DAY": 86_400 * SECOND_US}
 """The windows whose fullness can be judged, by the name of their unit."""
+
+
+_COUNT = re.compile(r"(.*?)[ |]*Count:\s+(\d+)\s*")
 
 
 @dataclass(slots=True)
@@ -51,28 +56,52 @@ class Answers:
         return max((most for most, _ in self.limits), default=None)
 
 
+@dataclass(slots=True)
+class _Ghz:
+    """One ghz, as far as its log was read."""
+
+    sent_us: dict[str, int] = field(default_factory=dict)
+    """When each worker sent what it has on its way."""
+    answered: int = 0
+    reported: int | None = None
+    """How many answers it says it had; None before its report."""
+
+
 def read(lines: Iterable[str]) -> dict[str, Answers]:
-    """Return the answers of every tenant: of every value in the last entry of a request."""
-    sent: dict[str, int] = {}
+    """Return the answers of every tenant: of every value in the last entry of a request; ValueError if any are missing.
+
+    Lines may be of several ghz, with the prefix by which Compose tells containers apart.
+    """
+    sources: dict[str, _Ghz] = {}
     answers: dict[str, Answers] = {}
     for line in lines:
-        event = _event(line)
+        source, event = _event(line)
+        ghz = sources.setdefault(source, _Ghz())
         if event.get("message") == "Making request":
-            sent[event["workerID"]] = _microseconds(event["time"])
+            ghz.sent_us[event["workerID"]] = _microseconds(event["time"])
         elif event.get("message") == "Received response":
+            if (sent_us := ghz.sent_us.pop(event["workerID"], None)) is None:
+                raise ValueError(f"{source or 'ghz'} did not log every request: it asks too fast for its log")
+            ghz.answered += 1
             tenant = json.loads(event["input"])["descriptors"][0]["entries"][-1]["value"]
-            flight = Hit(sent.pop(event["workerID"]), _microseconds(event["time"]))
-            _add(answers.setdefault(tenant, Answers()), flight, event)
+            _add(answers.setdefault(tenant, Answers()), Hit(sent_us, _microseconds(event["time"])), event)
+        elif "Count" in event:
+            ghz.reported = event["Count"]
+    for source, ghz in sources.items():
+        if ghz.answered != (ghz.reported or 0):
+            raise ValueError(f"{source or 'ghz'} logged {ghz.answered} answers and reports {ghz.reported}")
     return answers
 
 
-def _event(line: str) -> Mapping[str, Any]:
-    """One line of ghz's log; empty for what is none."""
+def _event(line: str) -> tuple[str, Mapping[str, Any]]:
+    """Whose line it is, and what it says: one in JSON, or the count in the report's summary. Nothing for any other."""
+    if count := _COUNT.fullmatch(line):
+        return count[1], {"Count": int(count[2])}
+    before, brace, after = line.partition("{")
     try:
-        event = json.loads(line)
+        return before.rstrip(" |"), json.loads(brace + after)
     except ValueError:
-        return {}
-    return event if isinstance(event, dict) else {}
+        return "", {}
 
 
 def _microseconds(time: str) -> int:
