@@ -29,6 +29,12 @@ demo: venv ## Watch a real Envoy and two replicas hold three tenants to their li
 test: venv ## Run all tests that need nothing but Python
 	$(BIN)/pytest
 
+test-docker: venv ## Run docker-compose.yml for real (needs a Docker engine and Compose v2)
+	$(BIN)/pytest tests/docker/test_compose.py
+
+test-docker-peer: venv ## Run the same load on the reference implementation (PEER_IMAGE, here or in a registry)
+	$(BIN)/pytest -s tests/docker/test_peer.py
+
 check: venv ## Lint, types, import layers, example rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

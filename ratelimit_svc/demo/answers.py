@@ -49,7 +49,9 @@ class Answers:
     def fullest(self) -> int | None:
         """Return the most admitted requests in any one window; None where the answers do not say which window."""
         units = {unit for _, unit in self.limits}
-        return fullest(self.admitted, WINDOWS_US[units.pop()]) if len(units) == 1 and units <= WINDOWS_US.keys() else None
+        return (
+            fullest(self.admitted, WINDOWS_US[units.pop()]) if len(units) == 1 and units <= WINDOWS_US.keys() else None
+        )
 
     def limit(self) -> int | None:
         """Return the highest limit that an answer named."""

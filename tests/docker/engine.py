@@ -90,25 +90,28 @@ class Project:
         self.env = {**env, "COMPOSE_PROJECT_NAME": self.name}
 
     def compose(self, *args: str, text: str = "") -> str:
-        """Run a command of Compose with every profile in sight, and return what it printed."""
-        return run("docker", "compose", "--profile", "*", *args, env=self.env, text=text)
+        """Run a command of Compose, and return what it printed."""
+        return run("docker", "compose", *args, env=self.env, text=text)
 
-    def up(self, *services: str) -> None:
-        """Start these and what they need, and wait until all that has a health check is healthy."""
+    def up(self, *options: str) -> None:
+        """Start what is of no profile, and wait until all of it is healthy."""
         try:
-            self.compose("up", "--detach", "--wait", "--wait-timeout", "120", *services)
+            self.compose("up", "--detach", "--wait", "--wait-timeout", "120", *options)
         except EngineError as why:
             raise EngineError(f"{why}\n{self.compose('logs', '--tail', '20')}") from why
 
     def to_the_end(self, *services: str) -> dict[str, str]:
-        """Start these, which end by themselves, wait for that, and return what each logged; EngineError if one failed."""
-        self.compose("up", "--detach", "--no-deps", "--force-recreate", *services)
-        for service in services:
-            self.compose("wait", service)
-        ended = {service: self.inspect(service)[0]["State"]["ExitCode"] for service in services}
-        logs = {service: self.compose("logs", "--no-log-prefix", service) for service in services}
-        if failed := [service for service, code in ended.items() if code]:
-            raise EngineError("\n".join(f"{service} failed: {logs[service][-2000:]}" for service in failed))
+        """Start the profiles of these, wait for them to end by themselves, and return what each logged.
+
+        A service's profile is the first word of its name. EngineError if one of them failed.
+        """
+        self.compose("rm", "--force", "--stop", *services)  # what an earlier run logged is not of this one
+        profiles = [word for service in services for word in ("--profile", service.partition("-")[0])]
+        self.compose(*profiles, "up", "--detach")
+        self.compose("wait", *services)
+        logs = {service: self.compose("logs", service) for service in services}
+        if any(container["State"]["ExitCode"] for container in self.inspect(*services)):
+            raise EngineError("\n".join(f"{service}: {log[-2000:]}" for service, log in logs.items()))
         return logs
 
     def inspect(self, *services: str) -> list[dict[str, Any]]:

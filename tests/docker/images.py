@@ -87,7 +87,11 @@ def _with(program: Path) -> Callable[[], str]:
 def _build(name: str, step: str, context: Path) -> str:
     image = f"{LOCAL}/{name}"
     if not has_image(image):
-        run(*("docker", "build", "--tag", image, "--file", "-", context), env=builder(), text=f"FROM {debian()}\n{step}\n")
+        run(
+            *("docker", "build", "--tag", image, "--file", "-", context),
+            env=builder(),
+            text=f"FROM {debian()}\n{step}\n",
+        )
     return image
 
 
