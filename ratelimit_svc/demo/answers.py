@@ -25,8 +25,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND_US = 1_000_000
 WINDOWS_US = {"SECOND": SECOND_US, "MINUTE": 60 * SECOND_US, "HOUR": 3600 * SECOND_US, "DAY": 86_400 * SECOND_US}
 """The windows whose fullness can be judged, by the name of their unit."""
-
-
 _COUNT = re.compile(r"(.*?)[ |]*Count:\s+(\d+)\s*")
 
 
@@ -47,15 +45,19 @@ class Answers:
         return len(self.admitted) + self.denied + self.errors
 
     def fullest(self) -> int | None:
-        """Return the most admitted requests in any one window; None where the answers do not say which window."""
-        units = {unit for _, unit in self.limits}
-        return (
-            fullest(self.admitted, WINDOWS_US[units.pop()]) if len(units) == 1 and units <= WINDOWS_US.keys() else None
-        )
+        """Return the most that were certainly admitted in one window; None where the answers do not say which window."""
+        lengths = {WINDOWS_US.get(unit) for _, unit in self.limits}
+        length = lengths.pop() if len(lengths) == 1 else None
+        return fullest(self.admitted, length) if length else None
 
     def limit(self) -> int | None:
         """Return the highest limit that an answer named."""
         return max((most for most, _ in self.limits), default=None)
+
+    def held(self) -> bool:
+        """Say whether no window certainly held more than the limit."""
+        seen, limit = self.fullest(), self.limit()
+        return seen is None or limit is None or seen <= limit
 
 
 @dataclass(slots=True)
@@ -117,12 +119,13 @@ def _add(answers: Answers, flight: Hit, event: Mapping[str, Any]) -> None:
         answers.errors += 1
         return
     body = json.loads(event["response"])
-    for status in body["statuses"]:
-        if limit := status.get("currentLimit"):
-            answers.limits.add((limit["requestsPerUnit"], limit["unit"]))
-    if body["overallCode"] == "OK":
+    code = body.get("overallCode")  # protobuf's JSON leaves out what is zero
+    for status in body.get("statuses", ()):
+        if (limit := status.get("currentLimit")) is not None:
+            answers.limits.add((limit.get("requestsPerUnit", 0), limit.get("unit", "UNKNOWN")))
+    if code == "OK":
         answers.admitted.append(flight)
-    elif body["overallCode"] == "OVER_LIMIT":
+    elif code == "OVER_LIMIT":
         answers.denied += 1
     else:
         raise ValueError(f"neither admitted nor denied: {body}")
@@ -136,15 +139,9 @@ def report(answers: Mapping[str, Answers]) -> str:
     rows = [COLUMNS, *(_row(tenant, one) for tenant, one in sorted(answers.items()))]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     table = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    over = [tenant for tenant, one in sorted(answers.items()) if not held(one)]
+    over = [tenant for tenant, one in sorted(answers.items()) if not one.held()]
     verdict = f"over the limit: {', '.join(over)}" if over else "every limit was held"
     return "\n".join([*table, "", verdict if answers else "no answers here: is this the output of ghz --debug stdout?"])
-
-
-def held(answers: Answers) -> bool:
-    """Say whether no window certainly held more than the limit."""
-    seen, limit = answers.fullest(), answers.limit()
-    return seen is None or limit is None or seen <= limit
 
 
 def _row(tenant: str, one: Answers) -> tuple[str, ...]:
@@ -154,4 +151,7 @@ def _row(tenant: str, one: Answers) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    print(report(read(sys.stdin)))
+    try:
+        print(report(read(sys.stdin)))
+    except ValueError as why:
+        sys.exit(str(why))

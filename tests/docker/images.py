@@ -30,7 +30,7 @@ def variables() -> dict[str, str]:
     registry = True
     for variable, make in RECIPES.items():
         default = DEFAULTS[variable]
-        if variable in os.environ or has_image(default):
+        if os.environ.get(variable) or has_image(default):
             continue
         registry = registry and pulled(default)  # who cannot be reached once is not asked again
         if not registry:
