@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ratelimit_svc.cli import _parser
 from ratelimit_svc.rules.files import RuleFile
@@ -15,6 +16,7 @@ from ratelimit_svc.settings import TABLE
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 RULES = (PROJECT / "docs/rules.md").read_text()
+COMPOSE = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
 PAGES = [PROJECT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md", "docs/rules.md")]
 
 
@@ -24,7 +26,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def test_every_command_on_the_pages_is_one():
-    """Each `ratelimit-svc …` line parses, and each `make …` is a target."""
+    """Each `ratelimit-svc …` line parses, each `make …` is a target, and each `docker compose …` names services that exist."""
     targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
     lines = [line for block in blocks(README, "sh") + blocks(RULES, "sh") for line in block.splitlines()]
     assert len(lines) >= 6
@@ -32,9 +34,22 @@ def test_every_command_on_the_pages_is_one():
         words = [word for word in shlex.split(line) if not re.match(r"^[A-Z_]+=", word)]
         if words[0] == "make":
             assert words[1] in targets, line
+        elif words[0] == "docker":
+            assert services_of(line) <= COMPOSE["services"].keys(), line
         else:
             assert words[0] == "ratelimit-svc", line
             _parser().parse_args(words[1:])
+
+
+def services_of(line: str) -> set[str]:
+    """The services that a pipe of Compose commands is about."""
+    named = set()
+    for command in line.split(" | "):
+        docker, compose, *words = shlex.split(command)
+        assert (docker, compose) == ("docker", "compose")
+        verb, *rest = [word for word in words if not word.startswith("-") and word != "*"]
+        named |= set(rest[:1] if verb == "exec" else rest)
+    return named
 
 
 def test_every_make_target_named_in_prose_exists():
@@ -48,6 +63,7 @@ def test_every_make_target_named_in_prose_exists():
 def test_every_variable_in_the_readme_is_a_setting_with_that_default():
     """The table's rows are true."""
     settings = {setting.variable: setting for setting in TABLE}
+    composed = set(re.findall(r"\$\{(\w+)", (PROJECT / "docker-compose.yml").read_text()))
     rows = re.findall(r"^\| (`[A-Z_`, ]+) \|([^|]*)\|", README, re.MULTILINE)
     assert len(rows) >= 8
     for names, defaults in rows:
@@ -57,7 +73,7 @@ def test_every_variable_in_the_readme_is_a_setting_with_that_default():
             assert settings[variable].default == ("" if default.startswith("(") else default), variable
     for page in PAGES:
         for variable in re.findall(r"`([A-Z]+_[A-Z_]+)`", page.read_text()):
-            assert variable in settings, f"{page.name}: {variable}"
+            assert variable in settings.keys() | composed, f"{page.name}: {variable}"
 
 
 def test_every_rule_key_is_on_the_reference_page_and_every_key_there_is_one():
