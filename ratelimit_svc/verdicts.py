@@ -15,6 +15,7 @@ from ratelimit_svc.model import (
     Charge,
     Code,
     Grant,
+    Kind,
     Meaning,
     OnStoreFailure,
     Outcome,
@@ -75,7 +76,8 @@ def _overall(plan: Plan, grant: Grant) -> Code:
     """Return the code of a request that was charged although not all of it fitted."""
     over = {Role.GATE: [False], Role.QUOTA: [], Role.SHADOW: []}
     for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
-        over[charge.role].append(outcome.fits_in_us > 0)
+        if charge.kind is not Kind.REFUND:
+            over[charge.role].append(outcome.fits_in_us > 0)
     quotas = over[Role.QUOTA]
     return Code.OVER_LIMIT if any(over[Role.GATE]) or (quotas and all(quotas)) else Code.OK
 

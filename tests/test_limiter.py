@@ -85,12 +85,14 @@ async def test_hits_beyond_every_limit_are_denied_and_change_nothing(held, hits)
     assert (await tell(limiter, asks("tenant=a"))).statuses[0].remaining == 4
 
 
-async def test_a_refund_is_answered_ok_and_changes_nothing_yet(held):
-    """`is_negative_hits` is not added by mistake: the window stays as it is."""
+async def test_a_refund_gives_back_no_more_than_there_is(held):
+    """`is_negative_hits` is not added by mistake: three of four come back, and what was never taken does not."""
     limiter = make(held)
     message = request("shop", [[Entry("tenant", "a")]], hits=3)
     message.descriptors[0].is_negative_hits = True
-    assert (await tell(limiter, message.SerializeToString())).code is Code.OK
+    await tell(limiter, asks("tenant=a", hits=4))
+    told = [await tell(limiter, message.SerializeToString()) for _ in range(2)]
+    assert [(verdict.code, verdict.statuses[0].remaining) for verdict in told] == [(Code.OK, 4), (Code.OK, 5)]
     assert (await tell(limiter, asks("tenant=a"))).statuses[0].remaining == 4
 
 

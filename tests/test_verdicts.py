@@ -29,16 +29,19 @@ def charge(role: Role = Role.GATE, *, hits: int = 1, policy: OnStoreFailure = On
         algorithm=Algorithm.SLIDING_WINDOW,
         limit=5,
         window_us=60 * SECOND,
-        slices=60,
+        shape=60,
         hits=hits,
         role=role,
-        rule=Rule("shop/k", LIMIT, shadow=role is Role.SHADOW, on_store_failure=policy),
+        rule=Rule("shop/k", LIMIT, role, policy),
     )
 
 
 def plan(*descriptors: Charge | Rule | None) -> Plan:
+    """A plan of descriptors that mean one charge each, or none."""
     charges = tuple(one for one in descriptors if isinstance(one, Charge))
-    return Plan(descriptors, charges, coalesces=True, on_store_failure=OnStoreFailure.LOCAL)
+    places = iter(range(len(charges)))
+    meanings = tuple((next(places),) if isinstance(one, Charge) else one for one in descriptors)
+    return Plan(meanings, charges, coalesces=True, on_store_failure=OnStoreFailure.LOCAL)
 
 
 @pytest.mark.parametrize(("time_us", "seconds"), [(0, 0), (1, 1), (999_999, 1), (SECOND, 1), (SECOND + 1, 2)])

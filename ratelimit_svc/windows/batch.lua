@@ -72,12 +72,14 @@ local function need(charge)
   return charge.hits > 0 and charge.hits or charge.state.CHECK_NEEDS
 end
 
+-- whether a charge fits whatever the window holds
+local function always(charge)
+  return charge.kind == REFUND or (charge.hits > 0 and charge.overdraft == ALWAYS)
+end
+
 local function fit(charge, room)
-  if room >= need(charge) then return FITS end
-  if charge.hits > 0 then
-    if charge.overdraft == ALWAYS then return FITS end
-    if charge.overdraft == AUTO and charge.state.budget and room > 0 then return OVERDRAWN end
-  end
+  if always(charge) or room >= need(charge) then return FITS end
+  if charge.hits > 0 and charge.overdraft == AUTO and charge.state.budget and room > 0 then return OVERDRAWN end
   return NOT
 end
 
@@ -112,9 +114,7 @@ end
 local function apply(charge, granted)
   local window = charge.state
   if charge.kind == REFUND then
-    local held = window.total > 0 and charge.hits > 0
-    window:give_back(charge.hits)
-    return held
+    return window:give_back(charge.hits)
   end
   if charge.hits > 0 then
     window:add(granted * charge.hits)
@@ -134,7 +134,7 @@ local function take(charges, n)
     local charged = granted > 0 and charge.fit ~= NOT
     if charged and apply(charge, granted) then note_change(charge.key, window) end
     local fits_in = 0
-    if charge.kind ~= REFUND and (not charged or granted < n or charge.fit == OVERDRAWN) then
+    if not always(charge) and (not charged or granted < n or charge.fit == OVERDRAWN) then
       fits_in = window:until_fits(now, charge.limit, window.asked + need(charge))
     end
     if charged and charge.fit == OVERDRAWN and charge.role ~= SHADOW then overdrawn = true end

@@ -88,7 +88,7 @@ def _take(line: Line, windows: Sequence[Window], now: int, changed: dict[bytes, 
         if charged and _apply(charge, window, granted):
             changed[charge.key] = window
         fits_in = 0
-        if charge.kind is not Kind.REFUND and (not charged or granted < line.n or fit == OVERDRAWN):
+        if not _always(charge) and (not charged or granted < line.n or fit == OVERDRAWN):
             fits_in = window.until_fits(now, charge.limit, window.asked + (charge.hits or window.CHECK_NEEDS))
         if charged and fit == OVERDRAWN and charge.role is not Role.SHADOW:
             overdrawn = True
@@ -128,22 +128,22 @@ def _how_many(line: Line, windows: Sequence[Window]) -> tuple[int, list[int]]:
 
 def _fit(charge: Charge, window: Window, room: int) -> int:
     """Return how a charge fits into the room that is left."""
-    if room >= (charge.hits or window.CHECK_NEEDS):
+    if _always(charge) or room >= (charge.hits or window.CHECK_NEEDS):
         return FITS
-    if charge.hits > 0:
-        if charge.overdraft is Overdraft.ALWAYS:
-            return FITS
-        if charge.overdraft is Overdraft.AUTO and window.budget and room > 0:
-            return OVERDRAWN
+    if charge.hits > 0 and charge.overdraft is Overdraft.AUTO and window.budget and room > 0:
+        return OVERDRAWN
     return NOT
+
+
+def _always(charge: Charge) -> bool:
+    """Return whether a charge fits whatever the window holds."""
+    return charge.kind is Kind.REFUND or (charge.hits > 0 and charge.overdraft is Overdraft.ALWAYS)
 
 
 def _apply(charge: Charge, window: Window, granted: int) -> bool:
     """Charge what was granted, and return whether the window has to be stored."""
     if charge.kind is Kind.REFUND:
-        held = window.total > 0 and charge.hits > 0
-        window.give_back(charge.hits)
-        return held
+        return window.give_back(charge.hits)
     if charge.hits > 0:
         window.add(granted * charge.hits)
         return True

@@ -84,7 +84,9 @@ function FixedWindow:add(hits)
 end
 
 function FixedWindow:give_back(hits)
-  self.total = self.total - min(hits, self.total)
+  local left = min(hits, self.total)
+  self.total = self.total - left
+  return left > 0
 end
 
 function FixedWindow:mark()

@@ -63,9 +63,11 @@ class FixedWindow:
         """Count `hits` now."""
         self.total += hits
 
-    def give_back(self, hits: int) -> None:
-        """Take `hits` off, down to nothing."""
-        self.total -= min(hits, self.total)
+    def give_back(self, hits: int) -> bool:
+        """Take `hits` off, down to nothing. Return whether it has to be stored."""
+        left = min(hits, self.total)
+        self.total -= left
+        return left > 0
 
     def mark(self) -> bool:
         """Make it a budget. Return whether it has to be stored: once, and again in each new window, lest it expire."""

@@ -99,6 +99,7 @@ end
 
 function SlidingWindow:give_back(hits)
   local left = min(hits, self.total)
+  if left == 0 then return false end
   self.total = self.total - left
   local kept = {}
   for at = 1, #self.older, PAIR do
@@ -110,6 +111,7 @@ function SlidingWindow:give_back(hits)
   self.older = table.concat(kept)
   self.here = self.here - left
   self.unmoved = false
+  return true
 end
 
 function SlidingWindow:mark()

@@ -87,9 +87,14 @@ class SlidingWindow:
         self.total += hits
         self.here += hits
 
-    def give_back(self, hits: int) -> None:
-        """Take `hits` off the oldest slices first, down to nothing: what is given back then never frees more than it took."""
+    def give_back(self, hits: int) -> bool:
+        """Take `hits` off, down to nothing. Return whether it has to be stored.
+
+        The oldest slices first: what is given back then never frees more than it took.
+        """
         left = min(hits, self.total)
+        if left == 0:
+            return False
         self.total -= left
         kept = []
         for number, count in self.older:
@@ -100,6 +105,7 @@ class SlidingWindow:
         self.older = kept
         self.here -= left
         self.unmoved = False
+        return True
 
     def mark(self) -> bool:
         """Make it a budget. Return whether it has to be stored: once, and again when it has moved, lest it expire."""

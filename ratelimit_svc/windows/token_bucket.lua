@@ -21,8 +21,9 @@ local function bucket_of(at, total, part, window, rate, budget)
                       TokenBucket)
 end
 
--- quotient and rest of a * b / c, exact while b and c are below 2^49 and the quotient below 2^53; beyond, the quotient is
--- only large. Where the product itself is not exact, a is taken in digits of 16, as one divides on paper.
+-- quotient and rest of a * b / c, exact while 15 b + 16 c and the quotient are below 2^53 (of b and c one is a W, below 2^49,
+-- the other a rate, below 2^32); beyond, the quotient is only large. Where the product itself is not exact, a is taken in
+-- digits of 16, as one divides on paper.
 local function mul_div(a, b, c)
   local product = a * b
   if product < EXACT then
@@ -81,11 +82,13 @@ function TokenBucket:add(hits)
 end
 
 function TokenBucket:give_back(hits)
+  local held = hits > 0 and (self.total > 0 or self.part > 0)
   if self.total < hits then
     self.total, self.part = 0, 0
   else
     self.total = self.total - hits
   end
+  return held
 end
 
 function TokenBucket:mark()

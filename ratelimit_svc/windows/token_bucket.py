@@ -70,12 +70,14 @@ class TokenBucket:
         """Count `hits` now."""
         self.total += hits
 
-    def give_back(self, hits: int) -> None:
-        """Take `hits` out, down to nothing."""
+    def give_back(self, hits: int) -> bool:
+        """Take `hits` out, down to nothing. Return whether it has to be stored."""
+        held = hits > 0 and (self.total > 0 or self.part > 0)
         if self.total < hits:
             self.total, self.part = 0, 0
         else:
             self.total -= hits
+        return held
 
     def mark(self) -> bool:
         """Make it a budget. Return whether it has to be stored: once, and again when a W has passed, lest it expire."""
