@@ -165,7 +165,6 @@ def test_the_rules_of_the_manifest_answer_the_filters(tmp_path, entries, limit):
 
     for name, text in manifest("ConfigMap", "ratelimit-rules")["data"].items():
         (tmp_path / name).write_text(text)
-    rule = find(load(read(tmp_path)).domains["shop"], [Entry(*entry) for entry in entries.items()])
-    assert rule
+    (rule,) = find(load(read(tmp_path)).domains["shop"], [Entry(*entry) for entry in entries.items()])
     assert rule.limit
     assert rule.limit.requests_per_unit == limit
