@@ -215,7 +215,7 @@ def test_a_fraction_is_refused():
 
 def test_a_generated_file():
     """Every field written out, null and empty ones as if not, and a literal star that meets itself."""
-    nothing = {
+    nothing: dict[str, Any] = {
         "rate_limit": None,
         "descriptors": [],
         "shadow_mode": False,

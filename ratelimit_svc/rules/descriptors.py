@@ -10,7 +10,7 @@ from ratelimit_svc.rules.fields import Fields
 from ratelimit_svc.rules.limits import limit_of
 from ratelimit_svc.rules.match import ANY, Node
 from ratelimit_svc.rules.metadata import Metadata
-from ratelimit_svc.rules.nodes import At, Document, short, shown
+from ratelimit_svc.rules.nodes import SMALL, At, Document, short, shown
 from ratelimit_svc.rules.tables import DESCRIPTOR, ITEM, RATE_LIMIT, REPLACED
 
 MAX_LEVELS = 64
@@ -106,7 +106,7 @@ def _items(document: Document, above: Fields, name: str = "descriptors", what: s
     if name not in above.values:
         return
     for at in At(above.values[name], above.places[name].path).items():
-        document.spend(at)
+        document.spend(at, SMALL if name == "replaces" else 1)
         if isinstance(at.node, nodes.Mapping):
             yield at
         else:

@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from ratelimit_svc.rules import kinds
-from ratelimit_svc.rules.nodes import At, Document, Mapping, Scalar, Sequence, shown
+from ratelimit_svc.rules.nodes import SMALL, At, Document, Mapping, Scalar, Sequence, shown
 
 MAX_DEPTH = 24
 """Protobuf's readers go down 100 messages, and a level of a `Struct` takes up to four."""
@@ -31,7 +31,7 @@ class Metadata:
         if depth > MAX_DEPTH:
             message = f"metadata is nested more than {MAX_DEPTH} deep, or an alias inside itself"
             self._document.give_up(at.node.line, at.path, message)
-        self._document.spend(at)
+        self._document.spend(at, SMALL)
         if isinstance(at.node, Sequence):
             return [self.plain(item, depth + 1) for item in at.items()]
         if isinstance(at.node, Mapping):

@@ -12,8 +12,9 @@ from typing import NamedTuple, NoReturn
 from ratelimit_svc.errors import Finding
 
 MAX_EXPANDED = 100_000
-"""Descriptors and items of other lists, values of metadata, merged keys and kilobytes of rule ids of one file, aliases
-expanded: what stops an alias bomb."""
+"""Descriptors, limits, merged keys and kilobytes of rule ids of one file, aliases expanded: what stops an alias bomb."""
+SMALL = 0.1
+"""What a value of metadata or a name in `replaces` counts among them."""
 MAX_MERGES = 64
 """Mappings merged into each other by `<<`, one behind the other."""
 MAX_FINDINGS = 1_000
@@ -84,8 +85,9 @@ class Document:
         self.file = file
         self.strict = strict
         """True: what is odd is wrong. Set it at any time; a file that uses a key of ours is read strictly."""
-        self._findings: list[tuple[Finding, bool]] = []
-        self._spent = 0
+        self._errors: list[Finding] = []
+        self._oddities: list[Finding] = []
+        self._spent = 0.0
         self._entries: dict[int, Entries] = {}
 
     def wrong(self, at: At, message: str) -> None:
@@ -94,11 +96,14 @@ class Document:
 
     def odd(self, at: At, message: str) -> None:
         """Note a warning about a node."""
-        self._note(at.node.line, at.path, message, odd=True)
+        self.odd_line(at.node.line, message, at.path)
 
-    def odd_line(self, line: int, message: str) -> None:
+    def odd_line(self, line: int, message: str, path: str = "") -> None:
         """Note a warning about a line; 0: about the file as a whole."""
-        self._note(line, "", message, odd=True)
+        if self.strict:
+            self._note(line, path, message)
+        elif len(self._oddities) < MAX_FINDINGS:  # the file loads for all that, so very many are no reason to stop
+            self._oddities.append(self._finding(line, path, message))
 
     def give_up(self, line: int, path: str, message: str) -> NoReturn:
         """Note an error that ends the reading of this file."""
@@ -107,35 +112,33 @@ class Document:
 
     def errors(self) -> list[Finding]:
         """What keeps the file from being used, by line; what is about the file as a whole at the end."""
-        return self._in_order(odd=False) if not self.strict else self._in_order(odd=None)
+        return _by_line([*self._errors, *self._oddities] if self.strict else self._errors)
 
     def warnings(self) -> list[Finding]:
         """What does not, in the same order."""
-        return [] if self.strict else self._in_order(odd=True)
+        return [] if self.strict else _by_line(self._oddities)
 
-    def spend(self, at: At, amount: int = 1) -> None:
+    def spend(self, at: At, amount: float = 1) -> None:
         """Count what aliases multiply."""
         self._spent += amount
         if self._spent > MAX_EXPANDED:
-            message = f"too large with its aliases expanded: more than {MAX_EXPANDED} descriptors, other items, merged"
-            self.give_up(at.node.line, at.path, f"{message} keys and kilobytes of paths; split the file by domain")
+            message = (
+                f"too large with its aliases expanded: more than {MAX_EXPANDED} descriptors, limits, merged keys and"
+            )
+            self.give_up(at.node.line, at.path, f"{message} kilobytes of paths; split the file by domain")
 
     def entries(self, at: At) -> Entries:
         """Read a mapping, `<<` included: its own keys win over merged ones, and those merged first over later ones."""
         return self._flat(at, at.node, 0)
 
-    def _in_order(self, *, odd: bool | None) -> list[Finding]:
-        wanted = (finding for finding, is_odd in self._findings if odd in (None, is_odd))
-        return sorted(wanted, key=lambda finding: finding.line or _LAST)
-
-    def _note(self, line: int, path: str, message: str, *, odd: bool = False) -> None:
-        if len(path) > 240:
-            path = f"{path[:119]}…{path[-120:]}"
-        self._findings.append((Finding(self.file, line, path, message), odd))
-        if len(self._findings) >= MAX_FINDINGS:
-            more = f"more than {MAX_FINDINGS} findings; the rest is not shown"
-            self._findings.append((Finding(self.file, 0, "", more), False))
+    def _note(self, line: int, path: str, message: str) -> None:
+        self._errors.append(self._finding(line, path, message))
+        if len(self._errors) >= MAX_FINDINGS:
+            self._errors.append(self._finding(0, "", f"more than {MAX_FINDINGS} findings; the rest is not shown"))
             raise GaveUp
+
+    def _finding(self, line: int, path: str, message: str) -> Finding:
+        return Finding(self.file, line, path if len(path) <= 240 else f"{path[:119]}…{path[-120:]}", message)
 
     def _flat(self, at: At, node: YamlNode, depth: int) -> Entries:
         assert isinstance(node, Mapping)
@@ -177,6 +180,10 @@ class Document:
         if len(mappings) < len(nodes):
             self.wrong(At(value, path), "`<<` merges a mapping or a list of mappings; write `<<: *anchor`")
         return mappings
+
+
+def _by_line(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: finding.line or _LAST)
 
 
 def shown(node: YamlNode) -> str:
