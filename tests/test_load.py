@@ -382,20 +382,34 @@ SCRAPS = [
     "domain: d\n", "descriptors:\n", "- ", "  ", "key: k", "value: *a", "&a ", "*a", "<<: ", "{", "}", "[", "]", ",", ": ", "\n",
     "rate_limit: ", "unit: second", "requests_per_unit: ", "0x", "1", "-1", "!!int ", "!!map ", "!x ", "'", '"', "|\n", ">-\n",
     "? ", "---\n", "...\n", "%YAML 1.1\n", "#", "\t", "\r", "\x85", "\u2028", "\0", "\ud7ff", "🦊", "unlimited: y", "~", "null",
+    "tenant: t\n", "rate_limits: ", "replaces: ", "name: n", "metadata: ", "share_threshold: on", "value: 'a*'", "per: 90s", "shadow_mode: 1",
+    "algorithm: token_bucket", "burst: 5", "align: calendar", "quota_mode: y", "unit_multiplier: 4294967295", "key: k, rate_limit: {",
 ]  # fmt: skip
+
+
+def strictly(text: str) -> bool:
+    """True if it loads where rules are read strictly."""
+    try:
+        load([RuleFile("rules.yaml", text.encode())], strict=True)
+    except RulesError:
+        return False
+    return True
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.sampled_from(SCRAPS), max_size=30).map("".join))
 def test_anything_like_yaml_loads_or_is_a_rules_error(text):
-    """Nothing that a document can say ends in any other exception."""
+    """Nothing that a document can say ends in any other exception; strictly it loads if there is nothing to warn of."""
     try:
-        loaded(text)
+        ruleset = loaded(text)
     except RulesError as error:
         found = error.findings
     else:
+        found = ruleset.warnings
+        assert strictly(text) == (not found)
         return
     assert found
+    assert not strictly(text)
     assert all(finding.message and 0 <= finding.line <= len(text) + 1 for finding in found)
 
 
