@@ -13,7 +13,6 @@ import pytest
 import redis
 from hypothesis import HealthCheck, Phase, example, given, settings
 
-from ratelimit_svc.demo.parts import RedisServer
 from ratelimit_svc.model import BEGIN_ON_MONDAY, Algorithm, Grant, Line
 from ratelimit_svc.store.redis import SCRIPT, _arguments, _grants
 from ratelimit_svc.windows import batch
@@ -55,13 +54,6 @@ class Python:
         return self.windows.get(key)
 
 
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A plain client of each server in turn."""
-    with redis.Redis(port=server.port, host="127.0.0.1") as opened:
-        yield opened
-
-
 def same(lua: Lua, history, now: int = START) -> None:
     """Run a history on both and require the same answers and the same states."""
     python = Python()
@@ -75,7 +67,7 @@ def same(lua: Lua, history, now: int = START) -> None:
         assert fields_of(stored, type(window)) == fields_of(window), f"{key!r}"
 
 
-def fields_of(window: batch.Window | bytes, kind: type | None = None) -> list[object]:
+def fields_of(window: batch.Window | bytes, kind: type = object) -> list[object]:
     """What of a window is stored, for comparison."""
     if isinstance(window, SlidingWindow):
         return [window.budget, window.width, window.head, window.total, window.here, *window.older]
