@@ -112,11 +112,14 @@ def test_several_limits():
         "{unit: hour, requests_per_unit: 1000, name: hourly, shadow_mode: false, replaces: [{name: other}]},"
         "{per: 1s, requests_per_unit: 10, algorithm: token_bucket, burst: 50, shadow_mode: no, quota_mode: true}]"
     )
-    common: dict[str, Any] = {"metadata": {"a": 1}, "label": (None,)}
+
+    def one(suffix: str, limit: Limit, **other: Any) -> Rule:
+        return Rule(f"d/k{suffix}", limit, metadata={"a": 1}, label=(None, suffix), **other)
+
     assert found == (
-        Rule("d/k#1", Limit(10, Unit.SECOND), role=Role.SHADOW, **common),
-        Rule("d/k#hourly", Limit(1000, Unit.HOUR, name="hourly"), replaces=frozenset({"other"}), **common),
-        Rule("d/k#3", Limit(10, Unit.SECOND, algorithm=TOKENS, burst=50), role=Role.QUOTA, **common),
+        one("#1", Limit(10, Unit.SECOND), role=Role.SHADOW),
+        one("#hourly", Limit(1000, Unit.HOUR, name="hourly"), replaces=frozenset({"other"})),
+        one("#3", Limit(10, Unit.SECOND, algorithm=TOKENS, burst=50), role=Role.QUOTA),
     )
 
 
