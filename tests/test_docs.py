@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 RULES = (PROJECT / "docs/rules.md").read_text()
 COMPOSE = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
-PAGES = [PROJECT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md", "docs/rules.md")]
+PAGES = [PROJECT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md", "docs/rules.md", "docs/llm-tokens.md")]
 
 
 def blocks(page: str, language: str) -> list[str]:
