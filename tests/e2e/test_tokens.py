@@ -33,6 +33,8 @@ LIMITS = {
     "auto": ("overdraft: auto", "overdraft: auto"),
     "always": ("overdraft: always", "overdraft: never"),
     "never": ("overdraft: never", "overdraft: never"),
+    "exact": ("overdraft: auto", "overdraft: never"),
+    "exact-fixed": ("algorithm: fixed_window, align: first_hit", "overdraft: never"),
     "kept": ("refunds: false", "refunds: false, overdraft: never"),
     **dict.fromkeys(("json", "stream", "hung-up", "silent", "late"), ("name: mine", "overdraft: never")),
 }
@@ -175,6 +177,14 @@ async def test_the_cost_is_charged_at_the_end(checked, tenant):
     assert rows == table("checked")
     assert checked.model.arrived[tenant] == 2
     assert await checked.counted(tenant) == 120
+
+
+@pytest.mark.parametrize(("tenant", "status"), [("exact", LIMITED), ("exact-fixed", PASSED)])
+async def test_when_exactly_nothing_is_left(checked, tenant, status):
+    """A check is denied; with fixed windows it passes, as in the reference implementation."""
+    await checked.spend(tenant, "header/100")
+    assert await checked.left(tenant) == 0
+    assert (await checked.spend(tenant, "silent", asks=1))[0].status == status
 
 
 async def test_what_callers_see(checked):
