@@ -115,6 +115,7 @@ def _options(settings: Settings) -> Options:
         queue_limit=settings.queue_limit,
         plan_memory_bytes=settings.plan_memory_bytes,
         key_prefix=settings.cache_key_prefix,
+        shadow_mode=settings.shadow_mode,
         dynamic_metadata=settings.response_dynamic_metadata,
         denial_log_every_s=settings.denial_log_every_us / MICROSECONDS,
     )

@@ -1,7 +1,7 @@
 """Real stores for all tests: one Valkey and one Redis 6.2 a session, from their wheels."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import pytest_asyncio
@@ -45,6 +45,13 @@ def server(request) -> RedisServer:
     """Each of the two servers in turn."""
     found: RedisServer = request.getfixturevalue(f"{request.param}_server")
     return found
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Redis]:
+    """A plain client of each server in turn."""
+    with Redis(port=server.port, host="127.0.0.1") as opened:
+        yield opened
 
 
 class Clock:

@@ -64,6 +64,11 @@ def test_errors_are_neither_admitted_nor_denied():
     assert report({"a": one}).splitlines()[1].split()[:5] == ["a", "1", "0", "0", "1"]
 
 
+def test_runs_that_follow_each_other_are_added():
+    """A container that is started again goes on in its log."""
+    assert read([*asked((0, OK)), *asked((2000, OK), (2100, OVER))])["a"].asked == 3
+
+
 def test_several_ghz_are_told_apart():
     """Workers of the same name in several containers have nothing to do with each other."""
     first, second = asked((0, OK), prefix="load-1  | "), asked((5, OVER), prefix="load-2  | ")
@@ -76,7 +81,7 @@ def test_several_ghz_are_told_apart():
     ("lines", "why"),
     [
         (asked((0, OK), count=2), "ghz logged 1 answers and reports 2"),
-        (asked((0, OK))[:2], "ghz logged 1 answers and reports None"),
+        (asked((0, OK))[:2], "ghz logged 1 answers and reports 0"),
         (asked((0, OK), prefix="load-3 | ", count=9), "load-3 logged 1 answers and reports 9"),
         ([answered(10)], "ghz did not log every request: it asks too fast for its log"),
         ([sent(0), answered(10, "UNKNOWN")], "neither admitted nor denied"),

@@ -137,6 +137,9 @@ def test_the_load_is_of_tenants_with_rules():
     # ghz logs a hundred answers in a second; after a stall of STORE_TIMEOUT there are more of them than in others
     assert SERVICES["ratelimit"]["environment"]["STORE_TIMEOUT"] == "200ms"
     assert settings["rps"] * 2 <= 100
+    rate = f"{settings['rps'] * SERVICES['load']['deploy']['replicas']} times a second"
+    for page in ("README.md", "docker-compose.yml"):
+        assert rate in " ".join((ROOT / page).read_text().split()), page
 
 
 def test_the_peer_has_the_same_limits():

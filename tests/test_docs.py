@@ -3,21 +3,25 @@
 import re
 import shlex
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
 
+from ratelimit_svc.admin import debug
 from ratelimit_svc.cli import _parser
+from ratelimit_svc.denials import Denial
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.tables import TABLES
 from ratelimit_svc.settings import TABLE
 
+DEBUG_PORT = next(setting.default for setting in TABLE if setting.variable == "DEBUG_PORT")
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 RULES = (PROJECT / "docs/rules.md").read_text()
 COMPOSE = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
-PAGES = [PROJECT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md", "docs/rules.md", "docs/llm-tokens.md")]
+PAGES = [*(PROJECT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")), *sorted(PROJECT.glob("docs/*.md"))]
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -26,14 +30,24 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def test_every_command_on_the_pages_is_one():
-    """Each `ratelimit-svc …` line parses, each `make …` is a target, and each `docker compose …` names services that exist."""
+    """Each `ratelimit-svc …` line parses, each `make …` is a target, each `docker compose …` names services that exist, and each
+    `curl …` asks what the debug side has.
+    """
     targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
-    lines = [line for block in blocks(README, "sh") + blocks(RULES, "sh") for line in block.splitlines()]
+    lines = [
+        line
+        for block in (block for page in PAGES for block in blocks(page.read_text(), "sh"))
+        for line in block.splitlines()
+    ]
     assert len(lines) >= 6
     for line in lines:
         words = [word for word in shlex.split(line) if not re.match(r"^[A-Z_]+=", word)]
         if words[0] == "make":
             assert words[1] in targets, line
+        elif words[0] == "curl":
+            url = urlsplit(f"http://{words[-1]}")
+            assert (str(url.port), url.path) == (DEBUG_PORT, debug.REQUESTS), line
+            assert parse_qs(url.query, keep_blank_values=True).keys() <= debug.PARAMETERS, line
         elif words[0] == "docker":
             assert services_of(line) <= COMPOSE["services"].keys(), line
         else:
@@ -95,3 +109,13 @@ def test_every_file_that_is_named_exists(page):
         assert (PROJECT / path).exists(), path
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / link).exists(), link
+
+
+def test_the_page_on_why_has_every_parameter_and_every_word_of_the_log():
+    """What /debug/requests takes, what a denial's line says, and what the access log is told are on docs/why.md."""
+    page = (PROJECT / "docs/why.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == debug.PARAMETERS
+    (line,) = re.findall(r"^denied  (.*)$", page, re.MULTILINE)
+    assert set(re.findall(r"(\w+)=", line)) == set(Denial._fields)
+    told = set(re.findall(r"ratelimit:(\w+)\)%", page))
+    assert {"rule", "tenant", "reset"} <= told <= {"rule", "tenant", "reset", "descriptors", "metadata"}

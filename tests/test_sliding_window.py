@@ -4,32 +4,11 @@ import pytest
 from hypothesis import given, settings
 
 from ratelimit_svc.model import BAD_KEY, Grant, Line, Outcome, Role
-from ratelimit_svc.windows import batch
 from ratelimit_svc.windows.sliding_window import SlidingWindow
 from tests.histories import MINUTE, SLIDING, START, Log, admit, charge, histories
+from tests.walk import Walk
 
 SECOND = 1_000_000
-
-
-class Walk:
-    """Windows in a dict and a clock that is moved by hand."""
-
-    def __init__(self, open_window=SlidingWindow.open) -> None:
-        self.now = START
-        self.windows: dict[bytes, SlidingWindow] = {}
-        self.saves = 0
-
-    def save(self, key: bytes, window: batch.Window) -> None:
-        assert isinstance(window, SlidingWindow)
-        self.saves += 1
-        self.windows[key] = window
-
-    def take(self, *lines: Line) -> list[Grant]:
-        return batch.take(lines, self.now, self.windows.get, self.save)
-
-    def ask(self, *charges, n: int = 1) -> Grant:
-        (grant,) = self.take(Line(charges, n))
-        return grant
 
 
 def test_a_limit_of_three_admits_three_and_tells_when_the_next_fits():
@@ -209,6 +188,7 @@ def test_the_total_is_always_the_sum_of_the_slices(history):
         walk.now = max(walk.now + step.passes + step.stepped, 1)
         walk.take(*step.lines)
         for window in walk.windows.values():
+            assert isinstance(window, SlidingWindow)
             assert window.total == window.here + sum(hits for _, hits in window.older)
             assert len(window.older) <= window.slices
             numbers = [number for number, _ in window.older]

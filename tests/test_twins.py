@@ -13,7 +13,6 @@ import pytest
 import redis
 from hypothesis import HealthCheck, Phase, example, given, settings
 
-from ratelimit_svc.demo.parts import RedisServer
 from ratelimit_svc.model import BEGIN_ON_MONDAY, Algorithm, Grant, Line
 from ratelimit_svc.store.redis import SCRIPT, _arguments, _grants
 from ratelimit_svc.windows import batch
@@ -55,13 +54,6 @@ class Python:
         return self.windows.get(key)
 
 
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A plain client of each server in turn."""
-    with redis.Redis(port=server.port, host="127.0.0.1") as opened:
-        yield opened
-
-
 def same(lua: Lua, history, now: int = START) -> None:
     """Run a history on both and require the same answers and the same states."""
     python = Python()
@@ -75,7 +67,7 @@ def same(lua: Lua, history, now: int = START) -> None:
         assert fields_of(stored, type(window)) == fields_of(window), f"{key!r}"
 
 
-def fields_of(window: batch.Window | bytes, kind: type | None = None) -> list[object]:
+def fields_of(window: batch.Window | bytes, kind: type = object) -> list[object]:
     """What of a window is stored, for comparison."""
     if isinstance(window, SlidingWindow):
         return [window.budget, window.width, window.head, window.total, window.here, *window.older]
@@ -147,12 +139,12 @@ MISTAKES = [
     ("token_bucket", "sum = rest * 16 + digit * b", "sum = digit * b"),
     ("token_bucket", "if excess < 0 then return 0 end", "if excess <= 0 then return 0 end"),
     ("token_bucket", "if ahead < 0 then", "if ahead ~= 0 then"),
-    ("batch", "room >= need(charge) then return FITS end", "room > need(charge) then return FITS end"),
+    ("batch", "room >= charge.need then return FITS end", "room > charge.need then return FITS end"),
     ("batch", "charge.state.budget and room > 0", "room > 0"),
     ("batch", "charge.state.budget and room > 0", "charge.state.budget"),
     ("batch", "if quotas > 0 and quotas_that_fit == 0 then", "if quotas > quotas_that_fit then"),
     ("batch", "elseif charge.role == GATE and charge.fit == NOT then", "elseif charge.fit == NOT then"),
-    ("batch", "or (charge.hits > 0 and charge.overdraft == ALWAYS)", ""),
+    ("batch", "or (hits > 0 and overdraft == ALWAYS)", ""),
     ("batch", "return charge.overdraft == AUTO and window:mark()", "return false"),
     ("batch", "window.asked = window.asked - min(charge.hits, window.total + window.asked)", ""),
     ("batch", "  if overdrawn then reply[place] = ONE_OVERDRAWN end\n", ""),

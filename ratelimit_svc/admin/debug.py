@@ -16,6 +16,8 @@ from typing import Any
 from aiohttp import web
 
 REQUESTS = "/debug/requests"
+PARAMETERS = frozenset({"limit", "domain", "entry", "unmatched"})
+"""What may be said of the requests that are wanted."""
 
 
 def make_app(*, recent: Callable[[int, str, str, bool], Awaitable[Mapping[str, Any]]], most: int) -> web.Application:
@@ -33,7 +35,7 @@ def make_app(*, recent: Callable[[int, str, str, bool], Awaitable[Mapping[str, A
             return web.Response(
                 text=f"limit={limit}: must be a whole number from 1 to {most}\n", status=HTTPStatus.BAD_REQUEST
             )
-        if unknown := query.keys() - {"limit", "domain", "entry", "unmatched"}:
+        if unknown := query.keys() - PARAMETERS:
             return web.Response(
                 text=f"{min(unknown)}: unknown; there are limit, domain, entry and unmatched\n",
                 status=HTTPStatus.BAD_REQUEST,

@@ -67,8 +67,8 @@ class _Ghz:
     sent_us: dict[str, int] = field(default_factory=dict)
     """When each worker sent what it has on its way."""
     answered: int = 0
-    reported: int | None = None
-    """How many answers it says it had; None before its report."""
+    reported: int = 0
+    """How many answers its report says it had; of several runs in one log, those of all."""
 
 
 def read(lines: Iterable[str]) -> dict[str, Answers]:
@@ -90,10 +90,12 @@ def read(lines: Iterable[str]) -> dict[str, Answers]:
             tenant = json.loads(event["input"])["descriptors"][0]["entries"][-1]["value"]
             _add(answers.setdefault(tenant, Answers()), Hit(sent_us, _microseconds(event["time"])), event)
         elif "Count" in event:
-            ghz.reported = event["Count"]
+            ghz.reported += event["Count"]
     for source, ghz in sources.items():
-        if ghz.answered != (ghz.reported or 0):
-            raise ValueError(f"{source or 'ghz'} logged {ghz.answered} answers and reports {ghz.reported}")
+        if ghz.answered != ghz.reported:
+            raise ValueError(
+                f"{source or 'ghz'} logged {ghz.answered} answers and reports {ghz.reported}: is it at its end?"
+            )
     return answers
 
 

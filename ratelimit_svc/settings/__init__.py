@@ -189,6 +189,12 @@ class Settings:
     drain_timeout_us: int = _from(
         "DRAIN_TIMEOUT", duration("0s", "1h"), "5s", "Then wait at most so long for the requests under way."
     )
+    shadow_mode: bool = _from(
+        "SHADOW_MODE",
+        BOOLEAN,
+        "false",
+        "Deny nobody: all is counted and reported as if it were enforced, and every request passes.",
+    )
     response_dynamic_metadata: bool = _from(
         "RESPONSE_DYNAMIC_METADATA",
         BOOLEAN,

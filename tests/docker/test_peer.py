@@ -16,7 +16,7 @@ from tests.docker.load import LIMITS, SECOND_US, answers, counters, most
 pytestmark = pytest.mark.timeout(1200)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def image():
     """The peer's image, which must be here or in a registry: asked for first, before anything is started."""
     name = os.environ.get("PEER_IMAGE") or DEFAULTS["PEER_IMAGE"]
