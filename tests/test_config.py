@@ -80,7 +80,11 @@ def test_the_worked_examples_limits(entries, words):
 def test_the_token_budgets():
     """Costs are charged whatever they are; requests give nothing back."""
     llm = load(read(CONFIG / "llm-budget.yaml")).domains["llm"]
-    budgets = find(llm, [Entry("user", "u")])
-    assert [rule.id for rule in budgets] == ["llm/user#tokens-per-minute", "llm/user#tokens-per-day"]
+    budgets = find(llm, [Entry("tenant", "t")])
+    assert [rule.id for rule in budgets] == ["llm/tenant#tokens-per-minute", "llm/tenant#tokens-per-day"]
     assert {rule.overdraft for rule in budgets} == {Overdraft.ALWAYS}
+    assert [rule.overdraft for rule in find(llm, [Entry("tenant", "trial")])] == [Overdraft.AUTO]
+    for tenant in ("t", "trial"):
+        reserved = find(llm, [Entry("tenant", tenant), Entry("budget", "reserved")])
+        assert [(rule.overdraft, rule.refunds) for rule in reserved] == [(Overdraft.NEVER, True)]
     assert [rule.refunds for rule in find(llm, [Entry("requests", "u")])] == [False]
