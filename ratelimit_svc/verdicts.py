@@ -36,7 +36,8 @@ def granted(plan: Plan, grant: Grant, later: int) -> Verdict:
     Args:
         plan: the request's.
         grant: the line's.
-        later: how many of the line's grants come after this one, and have yet to be taken off what remains for it.
+        later: how many of the line's grants come after this one, and have yet to be taken off what remains for it. When
+            a window is empty is told as after all of them: only in buckets does that differ.
     """
 
     def status(charge: Charge, outcome: Outcome) -> Status:

@@ -1,14 +1,17 @@
 """What the limiter's tests share: rules, a store that can be held, callers whose answers are kept."""
 
 import asyncio
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
-from ratelimit_svc.model import Entry, Grant, Line, Verdict
+from ratelimit_svc.model import Entry, Grant, Line, Rule, Unit, Verdict
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
+from ratelimit_svc.rules.match import Domain, Node, RuleSet
 from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.wire import rls
@@ -56,7 +59,14 @@ def as_it_is(verdict: Verdict) -> Any:
     return verdict
 
 
-def make(store, *, rules: str | None = RULES, **options) -> Limiter:
+def rules_of(*descriptors: Sequence[Rule], tenant: str | None = None, domain: str = "shop", **others) -> RuleSet:
+    """Rules made by hand: a domain in which the keys d0, d1 … have these, whatever their values."""
+    nodes = ((f"d{place}", None, Node(rules=tuple(rules))) for place, rules in enumerate(descriptors))
+    every = tuple(rule for rules in descriptors for rule in rules)
+    return RuleSet({domain: Domain(domain, tenant, Node.of(nodes))}, every, **others)
+
+
+def make(store, *, rules: str | RuleSet | None = RULES, on_denial=None, **options) -> Limiter:
     """A limiter of these rules, or without any."""
     limiter = Limiter(
         store=store,
@@ -65,9 +75,10 @@ def make(store, *, rules: str | None = RULES, **options) -> Limiter:
         encode=as_it_is,
         metrics=Metrics(),
         options=Options(**{"store_timeout_s": 30, **options}),
+        on_denial=on_denial,
     )
     if rules is not None:
-        limiter.use(load([RuleFile("rules.yaml", rules.encode())]))
+        limiter.use(load([RuleFile("rules.yaml", rules.encode())]) if isinstance(rules, str) else rules)
     return limiter
 
 
@@ -87,6 +98,25 @@ def asks(*descriptors: str, hits: int = 0) -> bytes:
     """A serialized request: each descriptor is written `key=value`."""
     entries = [[Entry(*descriptor.split("="))] for descriptor in descriptors]
     return request("shop", entries, hits=hits).SerializeToString()
+
+
+ASKED = re.compile(r"(\S+) (?:(?P<check>check)|(?P<refund>refund )?(?P<hits>\d+)(?: of own (?P<own>\d+))?)")
+
+
+def sends(*descriptors: str) -> bytes:
+    """A serialized request of all kinds: `d0 3`, `d0 check`, `d0 refund 2`, and `d0 1 of own 9` with a limit a minute."""
+    asked = [found for each in descriptors if (found := ASKED.fullmatch(each)) is not None]
+    assert len(asked) == len(descriptors), descriptors
+    message = request(
+        "shop", [[Entry(*found[1].split("=")) if "=" in found[1] else Entry(found[1], "x")] for found in asked]
+    )
+    for descriptor, found in zip(message.descriptors, asked, strict=True):
+        descriptor.hits_addend.value = 0 if found["check"] else int(found["hits"])
+        descriptor.is_negative_hits = found["refund"] is not None
+        if found["own"] is not None:
+            descriptor.limit.requests_per_unit = int(found["own"])
+            descriptor.limit.unit = Unit.MINUTE  # type: ignore[assignment] # the same numbers, by model.Unit's contract
+    return message.SerializeToString()
 
 
 class Answers:

@@ -1,15 +1,17 @@
 """Group commit is exact: n requests in a line are told what they would be one after another."""
 
 from functools import partial
+from itertools import count
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ratelimit_svc.model import Algorithm, Code, Limit, Overdraft, Role, Rule, Unit, Verdict
 from ratelimit_svc.store import MAX_CHARGES, MAX_LINES
 from ratelimit_svc.store.memory import MemoryStore
-from tests.histories import MINUTE
-from tests.limiting import Answers, asks, make, settled, tell
+from tests.histories import MINUTE, SECOND
+from tests.limiting import Answers, asks, make, rules_of, sends, settled, tell
 
 KINDS = (
     asks("tenant=a"),
@@ -41,6 +43,93 @@ async def test_coalescing_equals_one_after_another(store, clock, waves):
     alone = make(MemoryStore(clock))
     for data, verdict in told:
         assert await tell(alone, data) == verdict
+
+
+def rule(number: int, limit: Limit, **others: Any) -> Rule:
+    return Rule(f"shop/d{number}", limit, **others)
+
+
+FIVE = Limit(5, Unit.MINUTE)
+ALL_SORTS = rules_of(
+    (rule(0, FIVE),),
+    (rule(1, Limit(9, Unit.MINUTE)),),
+    (rule(2, Limit(3, Unit.MINUTE), role=Role.QUOTA),),
+    (rule(3, FIVE, role=Role.QUOTA),),
+    (rule(4, Limit(3, Unit.MINUTE), role=Role.SHADOW),),
+    (
+        rule(5, Limit(8, Unit.HOUR), overdraft=Overdraft.NEVER),
+        rule(5, Limit(6, Unit.MINUTE, algorithm=Algorithm.FIXED_WINDOW), overdraft=Overdraft.NEVER),
+        rule(5, Limit(4, Unit.SECOND, algorithm=Algorithm.TOKEN_BUCKET, burst=7), overdraft=Overdraft.NEVER),
+    ),
+    (rule(6, FIVE, overdraft=Overdraft.ALWAYS),),
+    (rule(7, Limit(40, Unit.MINUTE, algorithm=Algorithm.TOKEN_BUCKET)),),
+)
+EVERY_KIND = (
+    sends("d0 1"),
+    sends("d0 2"),
+    sends("d0 check"),
+    sends("d0 refund 2"),
+    sends("d0 1 of own 7"),
+    sends("d1 check"),
+    sends("d1 4"),
+    sends("d1 1", "d0 1"),
+    sends("d1 7", "d7 3"),
+    sends("d2 1", "d3 1"),
+    sends("d2 2", "d3 check", "d0 1"),
+    sends("d3 refund 1", "d2 3"),
+    sends("d4 2", "d0 1"),
+    sends("d5 1"),
+    sends("d5 1", "d7 1"),
+    sends("d5 3", "d5 1"),
+    sends("d5 refund 2"),
+    sends("d5 check"),
+    sends("d6 4"),
+    sends("d6 check", "d7 1"),
+    sends("d6 3", "d0 2"),
+    sends("d7 9"),
+    sends("d7 refund 5", "d1 2"),
+)
+
+
+EXAMPLES = count()
+
+
+def _note(told: list[tuple[bytes, Any]], data: bytes, answer: Any) -> None:
+    told.append((data, answer))
+
+
+def _without_buckets_resets(verdict: Verdict) -> Verdict:
+    """The verdict without the resets of what passed a bucket."""
+    statuses = (
+        status._replace(reset_s=None)
+        if status.code is Code.OK and status.limit is not None and status.limit.algorithm is Algorithm.TOKEN_BUCKET
+        else status
+        for status in verdict.statuses
+    )
+    return verdict._replace(statuses=tuple(statuses))
+
+
+@given(waves=st.lists(st.lists(st.sampled_from(EVERY_KIND), min_size=1, max_size=15), min_size=1, max_size=5))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_requests_of_every_kind_in_waves_are_told_what_one_after_another_tells(store, clock, waves):
+    """Refunds, checks, overdraft, quotas, shadows, several limits a descriptor, limits brought along; time goes on between.
+
+    One thing is less: of several that a bucket grants at once, each is told when it is empty after all of them.
+    """
+    limiter = make(store, rules=ALL_SORTS, key_prefix=f"{next(EXAMPLES)}:")  # each example has windows of its own
+    alone = make(MemoryStore(clock), rules=ALL_SORTS)
+    for wave in waves:
+        told: list[tuple[bytes, Any]] = []
+        for data in wave:
+            limiter.submit(data, partial(_note, told, data))
+        await settled(limiter)
+        assert sorted(data for data, _ in told) == sorted(wave)
+        for data, verdict in told:
+            one = await tell(alone, data)
+            assert _without_buckets_resets(verdict) == _without_buckets_resets(one)
+            for status, alone_status in zip(verdict.statuses, one.statuses, strict=True):
+                assert (status.reset_s or 0) >= (alone_status.reset_s or 0)
+        clock.now += 7 * SECOND
 
 
 async def test_equal_requests_are_one_line_and_what_arrives_meanwhile_is_the_next_batch(held):

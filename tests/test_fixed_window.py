@@ -60,7 +60,8 @@ def test_around_a_boundary_twice_the_limit_passes_at_once():
 )
 def test_no_aligned_window_holds_more_than_the_limit_and_no_interval_more_than_two(hits, limit):
     """By brute force: L in each minute of the clock, 2 L in any minute; and who was denied did not fit."""
-    walk, log = Walk(), []
+    walk = Walk()
+    log: list[tuple[int, int]] = []
     for passes, several in hits:
         walk.now += passes
         inside = sum(count for when, count in log if when // MINUTE == walk.now // MINUTE)

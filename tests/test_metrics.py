@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import fields
 
 import pytest
 from prometheus_client import Metric
@@ -15,8 +16,11 @@ from ratelimit_svc.metrics import (
     OTHER_RULES,
     STORE_LATENCY,
     TABLE,
+    Decisions,
     Metrics,
 )
+from ratelimit_svc.model import Limit, Overdraft, Role, Rule, Unit
+from tests.limiting import make, rules_of, sends, tell
 
 FOREIGN = ("process_", "python_")
 
@@ -142,6 +146,58 @@ def test_rules() -> None:
     assert found["ratelimit_svc_rule_decisions_total", "would_deny", rule_id] == 0
     assert found["ratelimit_svc_rule_hits_total", "allowed", rule_id] == 20
     assert found["ratelimit_svc_rule_hits_total", "would_deny", rule_id] == 5
+
+
+FIVE = Limit(5, Unit.MINUTE)
+COUNTED = [
+    ("gate", ["d0 2"], {"d0 allowed": (1, 2)}),
+    ("gate, full", ["d0 5", "d0 2"], {"d0 allowed": (1, 5), "d0 denied": (1, 2)}),
+    ("check", ["d0 check"], {"d0 allowed": (1, 0)}),
+    ("check of a full one", ["d0 5", "d0 check"], {"d0 allowed": (1, 5), "d0 denied": (1, 0)}),
+    ("refund", ["d0 5", "d0 refund 2"], {"d0 allowed": (1, 5), "d0 refunded": (1, 2)}),
+    ("overdraft", ["d0 check", "d0 4", "d0 3"], {"d0 allowed": (2, 4), "d0 overdrawn": (1, 3)}),
+    ("shadow", ["d1 5", "d1 2"], {"d1 allowed": (1, 5), "d1 would_deny": (1, 2)}),
+    ("denied for another's sake", ["d0 5", "d0 1; d3 1"], {"d0 allowed": (1, 5), "d0 denied": (1, 1)}),
+    (
+        "quota beside one with room",
+        ["d2 5", "d2 1; d4 1"],
+        {"d2 allowed": (1, 5), "d2 would_deny": (1, 1), "d4 allowed": (1, 1)},
+    ),
+    ("quotas", ["d2 5", "d2 1"], {"d2 allowed": (1, 5), "d2 denied": (1, 1)}),
+    ("always", ["d3 9"], {"d3 allowed": (1, 9)}),
+    (
+        "always beside a denial",
+        ["d3 9", "d0 5", "d0 1; d3 1"],
+        {"d3 allowed": (1, 9), "d0 allowed": (1, 5), "d0 denied": (1, 1)},
+    ),
+    ("brought along", ["d0 2 of own 3"], {"d0#override allowed": (1, 2)}),
+]
+
+
+@pytest.mark.parametrize(("requests", "expected"), [row[1:] for row in COUNTED], ids=[row[0] for row in COUNTED])
+async def test_what_is_counted(held, requests: list[str], expected: dict[str, tuple[int, int]]) -> None:
+    """Of each rule its decisions, in requests and in hits; a request that is denied counts on the rules that denied it."""
+    rules = [
+        Rule(f"d{place}", FIVE, role, overdraft=overdraft)
+        for place, (role, overdraft) in enumerate(
+            [
+                (Role.GATE, Overdraft.AUTO),
+                (Role.SHADOW, Overdraft.AUTO),
+                (Role.QUOTA, Overdraft.AUTO),
+                (Role.GATE, Overdraft.ALWAYS),
+                (Role.QUOTA, Overdraft.AUTO),
+            ]
+        )
+    ]
+    limiter = make(held, rules=rules_of(*((rule,) for rule in rules)))
+    for one in requests:
+        await tell(limiter, sends(*one.split("; ")))
+    found = {
+        f"{rule} {each.name}": (getattr(counts.requests, each.name), getattr(counts.hits, each.name))
+        for rule, counts in limiter._metrics.rules.items()
+        for each in fields(Decisions)
+    }
+    assert {what: numbers for what, numbers in found.items() if numbers != (0, 0)} == expected
 
 
 def test_rules_are_bounded() -> None:

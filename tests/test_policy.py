@@ -6,9 +6,9 @@ import pytest
 import redis
 
 from ratelimit_svc.errors import StoreUnavailableError
-from ratelimit_svc.model import Code
+from ratelimit_svc.model import Algorithm, Code, Limit, OnStoreFailure, Role, Rule, Status, Unit
 from ratelimit_svc.store.redis import RedisStore
-from tests.limiting import asks, make, tell
+from tests.limiting import asks, make, rules_of, sends, tell
 
 
 async def test_the_local_share_is_enforced_from_memory(held):
@@ -61,6 +61,84 @@ async def test_allow_lets_pass_beside_a_full_local_share(held):
     told += [await tell(limiter, asks("tenant=a", "allow=1")) for _ in range(5)]
     assert {verdict.code for verdict in told} == {Code.OK}
     assert (await tell(limiter, asks("tenant=a", "allow=1"))).code is Code.OVER_LIMIT
+
+
+def rule(place: int, limit: Limit, role: Role = Role.GATE, policy: OnStoreFailure = OnStoreFailure.LOCAL) -> Rule:
+    return Rule(f"shop/d{place}", limit, role, policy)
+
+
+SIX = Limit(6, Unit.MINUTE)
+BUCKET = Limit(6, Unit.MINUTE, algorithm=Algorithm.TOKEN_BUCKET, burst=3)
+BEGUN = Limit(6, Unit.MINUTE, algorithm=Algorithm.FIXED_WINDOW)
+
+
+async def test_a_local_share_of_quotas(held):
+    """One quota with room in this replica's share lets pass, as it would in the store."""
+    limiter = make(held, rules=rules_of((rule(0, SIX, Role.QUOTA),), (rule(1, BEGUN, Role.QUOTA),)), replicas=3)
+    held.away = True
+    told = [
+        await tell(limiter, sends(*asked)) for asked in (["d0 2"], ["d0 1", "d1 1"], ["d0 1", "d1 1"], ["d0 1", "d1 1"])
+    ]
+    assert [[status.code.name for status in verdict.statuses] for verdict in told] == [
+        ["OK"],
+        ["OVER_LIMIT", "OK"],
+        ["OVER_LIMIT", "OK"],
+        ["OVER_LIMIT", "OVER_LIMIT"],
+    ]
+    assert [verdict.code.name for verdict in told] == ["OK", "OK", "OK", "OVER_LIMIT"]
+
+
+async def test_a_local_share_of_a_bucket(held):
+    """Of the burst and of the rate: ceil(3 / 2) at once, then ceil(6 / 2) a minute."""
+    limiter = make(held, rules=rules_of((rule(0, BUCKET),)), replicas=2)
+    held.away = True
+    told = [await tell(limiter, sends("d0 1")) for _ in range(3)]
+    assert [verdict.code for verdict in told] == [Code.OK, Code.OK, Code.OVER_LIMIT]
+    assert told[2].statuses[0].reset_s == 20
+
+
+async def test_a_local_share_of_several_limits_is_all_or_nothing(held):
+    """Denied by one of them, none is charged in this replica's memory."""
+    limits = (SIX, BEGUN, BUCKET, Limit(6, Unit.HOUR))
+    limiter = make(held, rules=rules_of(tuple(rule(0, limit) for limit in limits), (rule(1, SIX),)), replicas=2)
+    held.away = True
+    told = [await tell(limiter, sends("d0 1", "d1 1")) for _ in range(3)]
+    assert [verdict.code for verdict in told] == [Code.OK, Code.OK, Code.OVER_LIMIT]
+    assert [status.code for status in told[2].statuses] == [Code.OVER_LIMIT, Code.OK]
+    assert (await tell(limiter, sends("d1 1"))).statuses[0].remaining == 0
+
+
+async def test_a_local_share_knows_budgets_of_its_own(held):
+    """A check that this replica was asked during the outage makes a budget in its memory, and refunds work there."""
+    limiter = make(held, rules=rules_of((rule(0, SIX),)), replicas=2)
+    held.away = True
+    told = [
+        await tell(limiter, sends(asked))
+        for asked in ("d0 check", "d0 2", "d0 4", "d0 check", "d0 refund 5", "d0 check")
+    ]
+    assert [(verdict.code.name, verdict.statuses[0].remaining) for verdict in told] == [
+        ("OK", 3),
+        ("OK", 1),
+        ("OVER_LIMIT", 0),
+        ("OVER_LIMIT", 0),
+        ("OK", 2),
+        ("OK", 2),
+    ]
+
+
+async def test_the_strongest_policy_decides_among_quotas_and_limits_of_one_descriptor_too(held):
+    """A quota that says deny denies, whatever room another has; of several limits those that say so are told."""
+    deny = OnStoreFailure.DENY
+    rules = rules_of(
+        (rule(0, SIX, Role.QUOTA, deny),), (rule(1, SIX, Role.QUOTA),), (rule(2, SIX), rule(2, BEGUN, policy=deny))
+    )
+    limiter = make(held, rules=rules)
+    held.away = True
+    quotas = await tell(limiter, sends("d0 1", "d1 1"))
+    assert [status.code for status in quotas.statuses] == [Code.OVER_LIMIT, Code.OK]
+    several = await tell(limiter, sends("d1 1", "d2 1"))
+    assert several.statuses == (Status(Code.OK), Status(Code.OVER_LIMIT, BEGUN, 0, 1))
+    assert {quotas.code, several.code} == {Code.OVER_LIMIT}
 
 
 async def test_a_key_that_holds_something_else_is_answered_by_policy_alone(server, clock):

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from google.protobuf.json_format import ParseDict
+from google.protobuf.json_format import MessageToDict, ParseDict
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -244,6 +244,58 @@ def test_broken_requests_never_crash(message: theirs.RateLimitRequest, start: in
     decode_or_refuse(data[:start] + patch + data[end:])
 
 
+def override(unit: int = Unit.MINUTE, multiplier: int | None = None, requests_per_unit: int = 3) -> bytes:
+    """Serialize a request of one descriptor that brings a limit along."""
+    message = RateLimitRequest(domain="d")
+    limit = message.descriptors.add().limit
+    limit.requests_per_unit = requests_per_unit
+    limit.unit = unit  # type: ignore[assignment] # any number that the wire can carry
+    if multiplier is not None:
+        limit.unit_multiplier.value = multiplier
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize("unit", Unit)
+@pytest.mark.parametrize("multiplier", [None, 1, 3])
+def test_a_limit_that_is_brought_along(unit: Unit, multiplier: int | None) -> None:
+    """Every unit, and so many of them; an absent multiplier is 1."""
+    expected = Limit(3, unit, multiplier=multiplier or 1)
+    assert rls.decode(override(unit, multiplier)).descriptors[0].limit == expected
+
+
+@pytest.mark.parametrize("requests_per_unit", [0, 2**32 - 1])
+def test_a_limit_that_is_brought_along_may_be_any_number(requests_per_unit: int) -> None:
+    """0 denies everything, and is not the absence of a limit."""
+    limit = rls.decode(override(requests_per_unit=requests_per_unit)).descriptors[0].limit
+    assert limit == Limit(requests_per_unit, Unit.MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("unit", "multiplier", "reason"),
+    [
+        (0, None, r"has the unit 0; it must be one of 1 \(SECOND\), .*, 7 \(WEEK\)$"),
+        (8, None, "has the unit 8; it must be one of"),
+        (2**31 - 1, 5, "has the unit 2147483647; it must be one of"),
+        (Unit.MINUTE, 0, "unit_multiplier 0; it must be at least 1"),
+        (Unit.YEAR, 11, "a period of 11 years; it must be at most 10 years"),
+        (Unit.MONTH, 122, "a period of 122 months; it must be at most 10 years"),
+        (Unit.SECOND, 2**32 - 1, "a period of 4294967295 seconds; it must be at most 10 years"),
+    ],
+)
+def test_a_limit_that_cannot_be_kept_is_refused(unit: int, multiplier: int | None, reason: str) -> None:
+    """The reference implementation dies of an unknown unit; here the caller is told what is wrong."""
+    with pytest.raises(BadRequestError, match=reason):
+        rls.decode(override(unit, multiplier))
+
+
+@pytest.mark.parametrize(("unit", "multiplier"), [(Unit.YEAR, 10), (Unit.MONTH, 121), (Unit.SECOND, 315_360_000)])
+def test_the_longest_period_is_ten_years(unit: Unit, multiplier: int) -> None:
+    """In whichever unit it is written."""
+    limit = rls.decode(override(unit, multiplier)).descriptors[0].limit
+    assert limit is not None
+    assert limit.window_us <= 10 * 365 * 86_400_000_000
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # encode
 
@@ -291,6 +343,40 @@ def test_units_have_envoys_numbers(unit: Unit) -> None:
     (status,) = parsed(Verdict(Code.OK, (Status(Code.OK, Limit(1, unit)),))).statuses
     assert status.current_limit is not None
     assert status.current_limit.unit.name == unit.name
+
+
+def current_limit(limit: Limit) -> RateLimitResponse.RateLimit:
+    """What a status says of its limit; read by ours, as the independent codec knows no multiplier."""
+    message = RateLimitResponse.FromString(rls.encode(Verdict(Code.OK, (Status(Code.OK, limit),))))
+    return message.statuses[0].current_limit
+
+
+def test_several_units_are_told_as_a_multiplier() -> None:
+    """`unit_multiplier` says of how many units the period is, and is absent for one."""
+    ninety = current_limit(Limit(5, Unit.SECOND, multiplier=90))
+    assert (int(ninety.unit), ninety.unit_multiplier.value) == (Unit.SECOND, 90)
+    assert not current_limit(Limit(5, Unit.SECOND)).HasField("unit_multiplier")
+
+
+def test_a_period_that_no_unit_measures_is_told_as_unknown() -> None:
+    """The number is told all the same, and no period that is not true."""
+    odd = current_limit(Limit(5, None, name="odd", period_us=1_500_000))
+    assert (odd.requests_per_unit, odd.unit, odd.name) == (5, 0, "odd")
+    assert not odd.HasField("unit_multiplier")
+
+
+def test_dynamic_metadata_is_a_struct() -> None:
+    """Values of every kind arrive as they are; without any the field is absent, which is not the same as empty."""
+    told = {
+        "domain": "d",
+        "descriptors": [{"entries": ["k=v"], "hitsAddend": 2}],
+        "flag": True,
+        "nothing": None,
+        "reset": 1.5,
+    }
+    message = RateLimitResponse.FromString(rls.encode(Verdict(Code.OK, (), told)))
+    assert MessageToDict(message.dynamic_metadata) == told
+    assert not RateLimitResponse.FromString(rls.encode(Verdict(Code.OK, ()))).HasField("dynamic_metadata")
 
 
 def test_denial() -> None:
