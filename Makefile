@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: help venv demo test check proto test-tools test-docker build clean
+.PHONY: help venv demo test check proto docs envoy-config test-tools test-docker test-docker-peer build clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 venv: .venv/installed ## Make .venv with everything in it
 
@@ -29,6 +29,12 @@ demo: venv ## Watch a real Envoy and two replicas hold three tenants to their li
 test: venv ## Run all tests that need nothing but Python
 	$(BIN)/pytest
 
+test-docker: venv ## Run docker-compose.yml for real (needs a Docker engine and Compose v2)
+	$(BIN)/pytest tests/docker/test_compose.py
+
+test-docker-peer: venv ## Run the same load on the reference implementation (PEER_IMAGE, here or in a registry)
+	$(BIN)/pytest -s tests/docker/test_peer.py
+
 check: venv ## Lint, types, import layers, example rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,6 +44,14 @@ check: venv ## Lint, types, import layers, example rules
 
 proto: venv ## Generate ratelimit_svc/pb from proto/
 	$(BIN)/python proto/generate.py
+
+docs: venv ## Write docs/rules.md and docs/rules.schema.json from the tables of keys
+	mkdir -p docs
+	$(BIN)/ratelimit-svc schema > docs/.new && mv docs/.new docs/rules.schema.json
+	$(BIN)/ratelimit-svc schema --page > docs/.new && mv docs/.new docs/rules.md
+
+envoy-config: venv ## Generate deploy/envoy/envoy.yaml from the gateway's EnvoyFilter
+	$(BIN)/python -m ratelimit_svc.demo.compose deploy/envoy/envoy.yaml
 
 build: venv ## Build the wheel and the sdist into dist/
 	$(BIN)/python -m build

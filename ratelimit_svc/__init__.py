@@ -4,12 +4,14 @@ The way of a request, and where to look:
 
     wire      bytes from Envoy, in and out           (wire/rls, wire/grpcio)
     limiter   plan → batch → take → verdict          (read this first; its parts: plans, waiting, verdicts, deadlines)
-    rules     which rule meets which descriptor      (rules/load, rules/match, rules/watch)
+    rules     which rules meet which descriptor      (rules/tables has every key; rules/load, rules/match, rules/watch)
     store     where windows are kept                 (store/memory, store/redis, store/keys)
-    windows   the arithmetic, in Python and in Lua   (windows/sliding_window, windows/batch)
+    windows   the arithmetic, in Python and in Lua   (windows/batch; sliding_window, fixed_window, token_bucket)
 
-    model has the values all of them speak, server the life of the process, settings what it can be told,
-    admin its HTTP side, cli its commands, demo the product shown at work.
+    why a request was limited: rules/explain before it comes, recent and denials once it has, metadata for Envoy's log.
+
+    model has the values all of them speak, server the life of the process and state what it knows of itself, settings
+    what it can be told, admin its HTTP sides, cli its commands, demo the product shown at work.
 """
 
 __version__ = "0.1.0"

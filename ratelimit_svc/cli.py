@@ -5,14 +5,18 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ratelimit_svc import __version__
 from ratelimit_svc.errors import RulesError, SettingsError
-from ratelimit_svc.model import Entry
+from ratelimit_svc.model import Algorithm, Entry
 from ratelimit_svc.rules.files import RuleFile, read
 from ratelimit_svc.rules.load import load
-from ratelimit_svc.settings import TABLE, Settings
+from ratelimit_svc.rules.match import RuleSet
+from ratelimit_svc.settings import TABLE, Setting, Settings
+from ratelimit_svc.settings.kinds import BOOLEAN
 
 OK, DENIED, FAILED = 0, 1, 2
 """Exit statuses: fine; a finding, a denial or no match; it could not be done."""
@@ -46,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
                 setting.flag,
                 dest=setting.field,
                 metavar="VALUE",
+                **_bare(setting),
                 help=f"{setting.doc} {setting.kind.rule[:1].upper()}{setting.kind.rule[1:]}. "
                 f"[{setting.variable}; default {shown}]".replace("%", "%%"),
             )
@@ -56,17 +61,22 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seconds", type=float, default=None, metavar="S", help="length of each phase")
     demo.set_defaults(command=_demo)
 
-    check = commands.add_parser("check", help="say what is wrong with rule files")
+    check = commands.add_parser("check", help="say what is wrong with rule files", description=_CHECK)
     check.add_argument("rules", nargs="+", type=Path, metavar="RULES", help="a rule file, or a folder of them")
+    check.add_argument("--lenient", action="store_true", help="take what `serve` takes without STRICT, with warnings")
+    _add_rule_options(check)
     check.set_defaults(command=_check)
 
-    explain = commands.add_parser("explain", help="say which rule a descriptor meets, and why not the others")
+    explain = commands.add_parser("explain", help="say which rules a request meets, and why not the others")
     explain.add_argument("rules", type=Path, metavar="RULES", help="a rule file, or a folder of them")
     explain.add_argument("domain", metavar="DOMAIN")
-    explain.add_argument(
-        "entries", nargs="+", type=_entry, metavar="key=value", help="the descriptor's entries, in order"
-    )
+    explain.add_argument("entries", nargs="+", metavar="key=value", help="entries; a lone + begins another descriptor")
+    _add_rule_options(explain)
     explain.set_defaults(command=_explain)
+
+    schema = commands.add_parser("schema", help="print the JSON Schema of rule files, for editors")
+    schema.add_argument("--page", action="store_true", help="print the reference page of all keys instead, in Markdown")
+    schema.set_defaults(command=_schema)
 
     hit = commands.add_parser("hit", help="ask a running service, as Envoy would", description=_HIT)
     hit.add_argument("address", metavar="HOST:PORT", help="the gRPC side")
@@ -84,7 +94,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _SERVE = "Each flag goes before the environment variable in brackets. Durations are written as in Go: 100ms, 1m30s."
+_CHECK = (
+    "Exit status: 0 all good, 1 something is wrong. Warnings of `serve` are errors here, unless --lenient is given."
+)
 _HIT = "Exit status: 0 all passed, 1 one was over its limit, 2 no answer."
+
+
+def _bare(setting: Setting) -> dict[str, Any]:
+    """A switch may stand alone: `--strict` is `--strict true`."""
+    return {"nargs": "?", "const": "true"} if setting.kind is BOOLEAN else {}
+
+
+def _add_rule_options(parser: argparse.ArgumentParser) -> None:
+    """What the service is told by settings."""
+    parser.add_argument("--merge-domains", action="store_true", help="as with MERGE_DOMAIN_CONFIG=true")
+    parser.add_argument(
+        "--default-algorithm",
+        choices=[algorithm.name.lower() for algorithm in Algorithm],
+        default=Algorithm.SLIDING_WINDOW.name.lower(),
+        help="as DEFAULT_ALGORITHM says",
+    )
 
 
 def _entry(text: str) -> Entry:
@@ -129,25 +158,45 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _files(paths: Sequence[Path]) -> list[RuleFile]:
     """Return all rule files; those of a folder are named with the folder, so that an editor finds them."""
     return [
-        RuleFile(str(path / file.name) if path.is_dir() else file.name, file.data)
-        for path in paths
-        for file in read(path)
+        replace(file, name=str(path / file.name)) if path.is_dir() else file for path in paths for file in read(path)
     ]
+
+
+def _load(arguments: argparse.Namespace, files: Sequence[RuleFile], *, strict: bool) -> RuleSet:
+    algorithm = Algorithm[arguments.default_algorithm.upper()]
+    return load(files, strict=strict, merge_domains=arguments.merge_domains, algorithm=algorithm)
 
 
 def _check(arguments: argparse.Namespace) -> int:
     files = _files(arguments.rules)
-    rules = load(files)
+    rules = _load(arguments, files, strict=not arguments.lenient)
+    for warning in rules.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     print(f"ok: {len(rules.rules)} rules in {len(rules.domains)} domains, {len(files)} files")
     return OK
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from ratelimit_svc.rules.explain import explain
+    from ratelimit_svc.rules.explain import explain_request
 
-    explanation = explain(load(_files([arguments.rules])), arguments.domain, arguments.entries)
-    print(explanation)
-    return OK if explanation.rule else DENIED
+    rules = _load(arguments, _files([arguments.rules]), strict=False)
+    for warning in rules.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    try:
+        descriptors = _descriptors(arguments.entries)
+    except argparse.ArgumentTypeError as error:
+        print(f"ratelimit-svc: {error}", file=sys.stderr)
+        return FAILED
+    explanation = explain_request(rules, arguments.domain, descriptors)
+    print(explanation if len(descriptors) > 1 else explanation.parts[0])
+    return OK if any(part.rules for part in explanation.parts) else DENIED
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from ratelimit_svc.rules import page, schema
+
+    print(page.text() if arguments.page else schema.text(), end="")
+    return OK
 
 
 def _hit(arguments: argparse.Namespace) -> int:

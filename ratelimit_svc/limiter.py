@@ -48,6 +48,8 @@ class Options:
     key_prefix: str = ""
     dynamic_metadata: bool = False
     """Tell Envoy's access log, in each answer, which rules met the request and how it stands with them."""
+    shadow_mode: bool = False
+    """Nobody is denied: each request is charged as if all were enforced, statuses say what that would be, and all pass."""
     denial_log_every_s: float = 1.0
     """At most one denial of each rule in this time is told to `on_denial`; 0: none."""
 
@@ -94,6 +96,11 @@ class Limiter:
 
     def __repr__(self) -> str:
         return f"<Limiter: {self.waiting.requests} waiting, {self.plans!r}>"
+
+    @property
+    def rules(self) -> RuleSet | None:
+        """The rules in force."""
+        return self._planner.rules
 
     def use(self, rules: RuleSet) -> None:
         """Put these rules in force. Windows keep their counts: keys do not name limits."""
@@ -258,7 +265,7 @@ class Limiter:
         plan = waiting.plan
         policy = plan.on_store_failure
         self._metrics.policy_decisions.count(policy)
-        if policy is OnStoreFailure.ERROR:
+        if policy is OnStoreFailure.ERROR and not self._options.shadow_mode:  # Envoy might deny for an error
             waiting.answer(error)
             return
         verdict = self._by_local_share(plan) if policy is OnStoreFailure.LOCAL else verdicts.by_policy(plan, policy)
@@ -276,6 +283,9 @@ class Limiter:
 
     def _tell(self, plan: Plan, verdict: Verdict) -> bytes:
         """Return a verdict's bytes, with what access logs want to know of it where that is asked for."""
+        if self._options.shadow_mode and verdict.code is Code.OVER_LIMIT:
+            self._metrics.shadowed += 1
+            verdict = verdict._replace(code=Code.OK)
         if plan.request is not None:
             verdict = verdict._replace(metadata=metadata.describe(plan, plan.request, verdict))
         return self._encode(verdict)

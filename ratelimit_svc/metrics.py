@@ -127,6 +127,7 @@ class Metrics:
     def __init__(self) -> None:
         self.requests = 0
         self.bad_requests = 0
+        self.shadowed = 0
         self.batches = 0
         self.lines = 0
         self.plan_memory_misses = 0
@@ -212,6 +213,11 @@ def _each_rule(read: Callable[[RuleCounts], Decisions]) -> Callable[[Metrics], S
 COUNTERS = (
     Row("ratelimit_svc_requests_total", "Requests received.", _one(lambda m: m.requests)),
     Row("ratelimit_svc_bad_requests_total", "Requests refused for what they say.", _one(lambda m: m.bad_requests)),
+    Row(
+        "ratelimit_svc_shadow_mode_total",
+        "Requests that passed only because of SHADOW_MODE.",
+        _one(lambda m: m.shadowed),
+    ),
     Row(
         "ratelimit_svc_rule_decisions_total",
         "Requests that a rule decided on: allowed, denied, would_deny (shadow mode, quotas), overdrawn, refunded.",

@@ -5,8 +5,9 @@ request. The memory is bounded by bytes, least recently used first out, and drop
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from ratelimit_svc.errors import BadRequestError
 from ratelimit_svc.model import (
@@ -25,7 +26,7 @@ from ratelimit_svc.model import (
     Role,
     Rule,
 )
-from ratelimit_svc.rules.match import Domain, RuleSet, find
+from ratelimit_svc.rules.match import Domain, RuleSet, find, label, replaced
 from ratelimit_svc.store import MAX_CHARGES
 from ratelimit_svc.store.keys import key
 
@@ -75,7 +76,7 @@ class Planner:
             )
         domain = self.rules.domains.get(request.domain)
         matched = [] if domain is None else [self._matched(domain, each) for each in request.descriptors]
-        dropped = replaced(matched)
+        dropped = replaced(chain.from_iterable(matched))
         charges: list[tuple[int, Charge]] = []
         meanings: list[Rule | None] = []
         for place, descriptor in enumerate(request.descriptors):
@@ -142,11 +143,6 @@ class Planner:
         )
 
 
-def replaced(matched: Sequence[Sequence[Rule]]) -> frozenset[str]:
-    """Return the names that limits of a request replace: who has one of them does not count in it."""
-    return frozenset().union(*(rule.replaces for rules in matched for rule in rules))
-
-
 def _name(rule: Rule) -> str | None:
     return rule.limit.name if rule.limit is not None else None
 
@@ -181,15 +177,9 @@ def _shared(entries: Sequence[Entry], rule: Rule) -> Sequence[Entry]:
 
 
 def _label(entries: Sequence[Entry], rule: Rule, domain: str) -> str:
-    """Return what metrics call the rule for this request."""
-    if not rule.label:
-        return rule.id
-    steps = (
-        (f"{entry.key}={entry.value}" if entry.value else entry.key) if step is None else step
-        for step, entry in zip(rule.label, entries, strict=False)
-    )
-    label = "/".join([domain, *steps]) + "".join(step or "" for step in rule.label[len(entries) :])
-    return label if len(label) <= LONGEST_LABEL else rule.id
+    """Return what metrics call the rule for this request; its id where the request's own values would make it long."""
+    called = label(rule, domain, entries)
+    return called if len(called) <= LONGEST_LABEL else rule.id
 
 
 def _coalesces(charges: Sequence[Charge]) -> bool:
@@ -262,6 +252,10 @@ class PlanMemory:
         while self.bytes > self._most_bytes:
             self.bytes -= _size(*self._plans.popitem(last=False))
         return found
+
+    def newest_first(self) -> Iterator[tuple[bytes, Plan]]:
+        """Return the remembered requests and their plans, the last asked first. Look at them before the next is asked."""
+        return ((data, self._plans[data]) for data in reversed(self._plans))
 
     def clear(self) -> None:
         """Forget all: the rules have changed."""

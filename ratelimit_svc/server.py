@@ -5,29 +5,31 @@ import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from time import monotonic_ns, time
+from functools import partial
+from time import monotonic_ns
 from typing import Any
 
 import structlog
 
 from ratelimit_svc import __version__
-from ratelimit_svc.admin import http
-from ratelimit_svc.errors import RulesError
+from ratelimit_svc.admin import debug, http
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import MICROSECONDS, Code
+from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted
 from ratelimit_svc.rules.files import RuleFile
+from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.rules.watch import watch
 from ratelimit_svc.settings import Settings
+from ratelimit_svc.state import NO_RULES, State
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.grpcio import GrpcioEngine
 
-NO_RULES, DRAINING, STORE_AWAY = "no rules loaded", "draining", "the store is away"
+DRAINING = "draining"
 
 EXPIRE_EVERY_S = 0.1
 """How often windows in memory that hold nothing are forgotten, if no request does it."""
@@ -52,7 +54,13 @@ async def serve(settings: Settings) -> None:
         local = MemoryStore(_monotonic_us, most_keys=settings.memory_store_keys)
         store = await life.enter_async_context(_store(settings, state, local))
         limiter = Limiter(
-            store=store, local=local, decode=rls.decode, encode=rls.encode, metrics=metrics, options=_options(settings)
+            store=store,
+            local=local,
+            decode=rls.decode,
+            encode=rls.encode,
+            metrics=metrics,
+            options=_options(settings),
+            on_denial=state.on_denial,
         )
         life.callback(limiter.close)
         engine = GrpcioEngine(limiter, max_message_bytes=settings.max_message_bytes)
@@ -74,11 +82,17 @@ async def serve(settings: Settings) -> None:
             render_metrics=metrics.render,
         )
         port = await life.enter_async_context(http.serving(app, settings.host, settings.port))
+        debug_app = debug.make_app(recent=_recent(limiter, store), most=MOST_SHOWN)
+        debug_port = await life.enter_async_context(http.serving(debug_app, settings.debug_host, settings.debug_port))
         await life.enter_async_context(_running("health", _publish_health(state.health, engine), stop))
 
         # ready
         log.info(
-            "listening", grpc=f"{settings.grpc_host}:{grpc_port}", http=f"{settings.host}:{port}", version=__version__
+            "listening",
+            grpc=f"{settings.grpc_host}:{grpc_port}",
+            http=f"{settings.host}:{port}",
+            debug=f"{settings.debug_host}:{debug_port}",
+            version=__version__,
         )
         await stop.wait()
 
@@ -93,85 +107,6 @@ async def serve(settings: Settings) -> None:
     log.info("stopped")
 
 
-@dataclass(slots=True)
-class State:
-    """What the process knows of itself, and tells health, log and metrics."""
-
-    settings: Settings
-    health: Health
-    metrics: Metrics
-    store_up: bool
-    store_reason: str = ""
-    rules: RuleSet | None = None
-    rules_error: RulesError | None = None
-    rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set once the rules were looked at: good or not, there is something to say."""
-
-    def on_store_up(self, warnings: list[str]) -> None:
-        """Note that the store answers."""
-        self._store(up=True)
-        log.info("store is up", url=self.settings.redis_url_shown)
-        for warning in warnings:
-            log.warning(warning)
-
-    def on_store_down(self, reason: str) -> None:
-        """Note that the store is away: from now on the rules' policies answer."""
-        self._store(up=False, reason=reason)
-        log.error("store is away: answering by on_store_failure", url=self.settings.redis_url_shown, reason=reason)
-
-    def _store(self, *, up: bool, reason: str = "") -> None:
-        self.store_up, self.store_reason = up, reason
-        if self.settings.ready_requires_redis:
-            self.health.note(STORE_AWAY, holds=not up)
-
-    def on_rules(self, rules: RuleSet, files: tuple[RuleFile, ...]) -> None:
-        """Note rules that are now in force."""
-        self.rules, self.rules_error = rules, None
-        self.metrics.rules_loads.ok += 1
-        self.metrics.rules_loaded_at = time()
-        self.health.note(NO_RULES, holds=False)
-        self.rules_seen.set()
-        log.info("rules loaded", files=len(files), domains=len(rules.domains), rules=len(rules.rules))
-
-    def on_rules_error(self, error: RulesError) -> None:
-        """Note rules that cannot be used; those in force stay."""
-        self.rules_error = error
-        self.metrics.rules_loads.failed += 1
-        self.rules_seen.set()
-        kept = "nothing is limited yet" if self.rules is None else "the rules in force stay"
-        for finding in error.findings:
-            log.error("rules not loaded", finding=str(finding), kept=kept)
-
-    def detail(self) -> Mapping[str, object]:
-        """Return what `/healthcheck?verbose` shows."""
-        return {
-            "version": __version__,
-            "store": {
-                "kind": "redis" if self.settings.redis_url else "memory",
-                "url": self.settings.redis_url_shown,
-                "up": self.store_up,
-                "reason": self.store_reason,
-            },
-            "rules": {
-                "count": len(self.rules.rules) if self.rules else 0,
-                "domains": sorted(self.rules.domains) if self.rules else [],
-                "loaded_at": self.metrics.rules_loaded_at,
-                "findings": [str(finding) for finding in self.rules_error.findings] if self.rules_error else [],
-            },
-        }
-
-    def measure(self, limiter: Limiter, local: MemoryStore) -> None:
-        """Tell the metrics where their gauges are read."""
-        gauges = self.metrics.gauges
-        gauges.queue_length = lambda: limiter.waiting.requests
-        gauges.plan_memory_bytes = lambda: limiter.plans.bytes
-        gauges.plan_memory_entries = lambda: len(limiter.plans)
-        gauges.memory_windows = lambda: len(local)
-        gauges.memory_windows_forgotten = lambda: local.forgotten
-        gauges.store_up = lambda: self.store_up
-        gauges.ready = lambda: self.health.ready
-
-
 def _options(settings: Settings) -> Options:
     return Options(
         store_timeout_s=settings.store_timeout_us / MICROSECONDS,
@@ -180,6 +115,9 @@ def _options(settings: Settings) -> Options:
         queue_limit=settings.queue_limit,
         plan_memory_bytes=settings.plan_memory_bytes,
         key_prefix=settings.cache_key_prefix,
+        shadow_mode=settings.shadow_mode,
+        dynamic_metadata=settings.response_dynamic_metadata,
+        denial_log_every_s=settings.denial_log_every_us / MICROSECONDS,
     )
 
 
@@ -241,7 +179,13 @@ async def _watch_rules(settings: Settings, state: State, limiter: Limiter, look:
         limiter.use(rules)
         state.on_rules(rules, files)
 
-    await watch(settings.rules_path, on_rules, state.on_rules_error, wake=look)
+    loader = partial(
+        load,
+        strict=settings.strict,
+        merge_domains=settings.merge_domain_config,
+        algorithm=settings.algorithm,
+    )
+    await watch(settings.rules_path, on_rules, state.on_rules_error, loader=loader, wake=look)
 
 
 async def _expire(windows: MemoryStore) -> None:
@@ -274,6 +218,17 @@ def _decide_json(limiter: Limiter) -> Callable[[bytes], Awaitable[tuple[Code, st
         return rls.response_to_json(await limiter.ask(rls.request_from_json(text)))
 
     return decide
+
+
+def _recent(
+    limiter: Limiter, store: MemoryStore | RedisStore
+) -> Callable[[int, str, str, bool], Awaitable[Mapping[str, Any]]]:
+    requests = Recent(limiter, store, rls.decode)
+
+    async def recent(limit: int, domain: str, entry: str, unmatched: bool) -> Mapping[str, Any]:  # noqa: FBT001 — a query's
+        return await requests.look(Wanted(limit, domain, entry, unmatched))
+
+    return recent
 
 
 def _monotonic_us() -> int:

@@ -177,7 +177,7 @@ def batches(
     return tuple(made)
 
 
-def histories(*, clock_is_set: bool = True, **options) -> st.SearchStrategy[list[Step]]:
+def histories(*, clock_is_set: bool = True, **options: Any) -> st.SearchStrategy[list[Step]]:
     """Some steps in a row. `options` say what of batches is wanted; all of everything by default."""
     stepped = steps() if clock_is_set else st.just(0)
     return st.lists(st.builds(Step, passes(), stepped, batches(**options)), min_size=1, max_size=25)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ratelimit_svc import __version__
+from ratelimit_svc.cli import _parser
 from ratelimit_svc.demo.parts import Replica
 from ratelimit_svc.settings import TABLE
 
@@ -42,7 +43,7 @@ def good(tmp_path) -> Path:
 def test_help_names_every_command_and_every_setting():
     """`--help` is complete: each setting with its variable and its default."""
     assert __version__ in run("--version").stdout
-    for command in ("serve", "demo", "check", "explain", "hit"):
+    for command in ("serve", "demo", "check", "explain", "schema", "hit"):
         assert command in run("--help").stdout
     text = " ".join(run("serve", "--help").stdout.split())
     for setting in TABLE:
@@ -88,6 +89,63 @@ def test_explain_says_which_rule_and_why_not_the_others(good):
     assert "gold" in none.stdout
     assert run("explain", good, "shop", "tenant").returncode == 2
     assert "key=value" in run("explain", good, "shop", "tenant").stderr
+
+
+def test_explain_takes_a_whole_request(good):
+    """A lone + begins another descriptor, and the end says how they act together."""
+    found = run("explain", good, "shop", "tenant=gold", "+", "free=1")
+    assert found.returncode == 0
+    assert "counted on all of these or on none, and all must fit: shop/tenant=gold" in found.stdout
+    assert run("explain", good, "shop", "a=1", "+", "b=1").returncode == 1
+    assert run("explain", good, "shop", "tenant=gold", "+", "b").returncode == 2
+
+
+ODD = "domain: odd\ndescriptors: [{key: k, rate_limit: {unit: day}}]\n"
+
+
+def test_check_is_strict_unless_told_otherwise(tmp_path):
+    """What `serve` only warns of is wrong; --lenient shows the warnings, and what would be loaded."""
+    odd = tmp_path / "odd.yaml"
+    odd.write_text(ODD)
+    (tmp_path / "NOTES").write_text("not rules")
+    strict, lenient = run("check", tmp_path), run("check", "--lenient", tmp_path)
+    assert (strict.returncode, strict.stdout) == (1, "")
+    assert (lenient.returncode, lenient.stdout) == (0, "ok: 1 rules in 1 domains, 2 files\n")
+    assert strict.stderr.splitlines() == [line.removeprefix("warning: ") for line in lenient.stderr.splitlines()]
+    assert strict.stderr.splitlines()[0].startswith(
+        f"{odd}:2: descriptors[0].rate_limit: `requests_per_unit` is missing"
+    )
+    assert strict.stderr.splitlines()[1].startswith(f"{tmp_path / 'NOTES'}: not a rule file: ignored")
+    explained = run("explain", odd, "odd", "k=1")
+    assert explained.returncode == 0
+    assert explained.stderr.startswith(f"warning: {odd}:2")
+
+
+def test_domains_are_merged_and_algorithms_defaulted_as_the_service_would(tmp_path):
+    """`check` and `explain` can be told what the service is told by its settings."""
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"domain: d\ndescriptors: [{{key: {name}, rate_limit: {{unit: day, requests_per_unit: 1}}}}]\n"
+        )
+    assert run("check", tmp_path).returncode == 1
+    assert run("check", "--merge-domains", tmp_path).stdout == "ok: 2 rules in 1 domains, 2 files\n"
+    found = run("explain", "--merge-domains", "--default-algorithm", "fixed_window", tmp_path, "d", "b=1")
+    assert "rule d/b: 1 per day, fixed windows since the epoch" in found.stdout
+
+
+def test_schema_prints_the_schema_or_the_page():
+    """Both are what the repository has."""
+    assert run("schema").stdout == (CONFIG.parent / "docs/rules.schema.json").read_text()
+    assert run("schema", "--page").stdout == (CONFIG.parent / "docs/rules.md").read_text()
+
+
+def test_a_switch_may_stand_alone():
+    """`--strict` is `--strict true`, and does not take what follows it."""
+    parse = _parser().parse_args
+    assert parse(["serve", "--strict"]).strict == "true"
+    assert parse(["serve", "--strict", "false"]).strict == "false"
+    assert parse(["serve", "--strict", "--merge-domain-config"]).merge_domain_config == "true"
+    assert parse(["serve"]).strict is None
 
 
 async def test_hit_asks_a_running_service(good, tmp_path):

@@ -1,12 +1,15 @@
 """What users copy to run it for real: it parses, fits together, and is as locked down as it says."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ratelimit_svc.demo import envoy, shipped
+from ratelimit_svc.demo import compose, envoy, shipped
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -29,21 +32,57 @@ def container(name):
 # ── docker compose ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+PASSING = {"load", "peer-load", "chaos"}
+"""Services that end by themselves."""
+NOT_OURS = {"peer"}
+"""The reference implementation's image holds its program alone: nothing in it could check its health."""
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_compose_services_are_locked_down(name):
-    """Every container has a replaceable image, a health check, no root, no capability and a file system it cannot write."""
+    """Every container has a replaceable image, no root, no capability, no new privileges and a file system it cannot write."""
     service = SERVICES[name]
     assert re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[^}]+}", service["image"])
     assert service["read_only"]
     assert service["user"] == "65534:65534"
     assert service["cap_drop"] == ["ALL"]
-    assert "healthcheck" in service or "HEALTHCHECK" in (ROOT / service["build"]["dockerfile"]).read_text()
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("name", SERVICES.keys() - PASSING - NOT_OURS)
+def test_compose_services_that_stay_have_a_health_check(name):
+    """In the compose file, or in the Dockerfile of the image."""
+    service = SERVICES[name]
+    assert "healthcheck" in service or "HEALTHCHECK" in dockerfile(service["build"]).read_text()
+
+
+def test_compose_services_that_pass_are_of_a_profile():
+    """What ends by itself is not started again, and `docker compose up` alone starts neither it nor the peer."""
+    assert {name for name, service in SERVICES.items() if service["restart"] == "no"} == PASSING
+    profiles = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+    peers = {name: ["peer"] for name in ("peer", "peer-valkey", "peer-load")}
+    assert profiles == {"load": ["load"], "chaos": ["chaos"], **peers}
+
+
+def dockerfile(build):
+    """The Dockerfile of a service's `build`."""
+    return ROOT / build["context"] / build.get("dockerfile", "Dockerfile")
+
+
+def test_compose_build_bases_are_variables():
+    """Whoever has a registry of their own can build from it: every base is an argument that the compose file has a variable for."""
+    builds = [service["build"] for service in SERVICES.values() if "build" in service]
+    for build in builds:
+        bases = set(re.findall(r"^FROM (\S+)", dockerfile(build).read_text(), re.MULTILINE)) - {"scratch"}
+        (argument,) = {base.removeprefix("${").removesuffix("}") for base in bases}
+        assert build["args"][argument].startswith(f"${{{argument}:-")
+    assert builds
 
 
 def test_compose_names_files_that_exist():
     """What is mounted and what is built from is there."""
     mounts = [mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])]
-    builds = [service["build"]["dockerfile"] for service in SERVICES.values() if "build" in service]
+    builds = [dockerfile(service["build"]) for service in SERVICES.values() if "build" in service]
     rules = SERVICES["ratelimit"]["environment"]["RULES"].replace("/etc/ratelimit", "config")
     assert mounts
     assert builds
@@ -62,14 +101,73 @@ def test_compose_publishes_on_loopback_only():
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
-async def test_plain_envoy_configuration_is_valid(tmp_path):
-    """The Envoy of the compose file runs a configuration that the API types and Envoy itself accept, with names that exist."""
+def test_compose_envoy_configuration_is_what_the_envoy_filter_makes():
+    """The committed file is, to the letter, what `make envoy-config` writes from the gateway's EnvoyFilter."""
+    assert (ROOT / "deploy/envoy/envoy.yaml").read_text() == compose.text()
+
+
+async def test_compose_envoy_configuration_is_valid(tmp_path):
+    """The API types and Envoy itself accept it, and each host in it is a service of the compose file."""
     config = yaml.safe_load((ROOT / "deploy/envoy/envoy.yaml").read_text())
     envoy.check(config)
     await envoy.validate(envoy.write(config, tmp_path / "envoy.json"))
-    hosts = re.findall(r"address: (\w+), port_value", (ROOT / "deploy/envoy/envoy.yaml").read_text())
-    assert set(hosts) <= SERVICES.keys()
-    assert len(hosts) == 2
+    clusters = config["static_resources"]["clusters"]
+    hosts = {name: hosts for name, (hosts,) in ((one["name"], _hosts(one)) for one in clusters)}
+    assert hosts == {envoy.RATE_LIMIT_CLUSTER: "ratelimit", envoy.GATEWAY.upstream: "upstream"}
+    assert set(hosts.values()) <= SERVICES.keys()
+
+
+def _hosts(cluster):
+    """The host of each endpoint of a cluster."""
+    endpoints = [one["endpoint"] for place in cluster["load_assignment"]["endpoints"] for one in place["lb_endpoints"]]
+    return [endpoint["address"]["socket_address"]["address"] for endpoint in endpoints]
+
+
+def test_the_load_is_of_tenants_with_rules():
+    """ghz sends what the contracts in proto/ know, for three tenants with rules of their own and one without."""
+    from google.protobuf.json_format import ParseDict
+
+    from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
+
+    settings = json.loads((ROOT / "deploy/loadtest/ghz.json").read_text())
+    requests = json.loads((ROOT / "deploy/loadtest" / settings["data-file"].removeprefix("/load/")).read_text())
+    parsed = [ParseDict(request, RateLimitRequest()) for request in requests]
+    assert [one.descriptors[0].entries[0].value for one in parsed] == ["bronze", "silver", "gold", "guest"]
+    assert (ROOT / settings["proto"].removeprefix("/")).exists()
+    # ghz logs a hundred answers in a second; after a stall of STORE_TIMEOUT there are more of them than in others
+    assert SERVICES["ratelimit"]["environment"]["STORE_TIMEOUT"] == "200ms"
+    assert settings["rps"] * 2 <= 100
+    rate = f"{settings['rps'] * SERVICES['load']['deploy']['replicas']} times a second"
+    for page in ("README.md", "docker-compose.yml"):
+        assert rate in " ".join((ROOT / page).read_text().split()), page
+
+
+def test_the_peer_has_the_same_limits():
+    """Its rules are config/demo.yaml without the keys that it does not know."""
+    ours = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    assert yaml.safe_load((ROOT / "deploy/loadtest/peer/shop.yaml").read_text()) == without(ours, OURS)
+
+
+OURS = ("tenant", "on_store_failure", "slices")
+
+
+def without(tree, names):
+    """A tree of YAML without the keys of these names."""
+    if isinstance(tree, list):
+        return [without(one, names) for one in tree]
+    if isinstance(tree, dict):
+        return {key: without(value, names) for key, value in tree.items() if key not in names}
+    return tree
+
+
+def test_without_an_engine_the_docker_tests_fail(tmp_path):
+    """`make test-docker` says what is missing, and fails: to skip would look like having passed."""
+    docker_tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/docker"]
+    done = subprocess.run(
+        docker_tests, cwd=ROOT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "there is no `docker` on PATH" in done.stdout + done.stderr
 
 
 # ── Dockerfile ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -78,7 +176,7 @@ async def test_plain_envoy_configuration_is_valid(tmp_path):
 def test_dockerfile_copies_what_exists_and_runs_as_nobody():
     """Its sources exist and are not ignored, its base can be replaced, and it runs as 65534 with the usual ports."""
     text = (ROOT / "deploy/Dockerfile").read_text()
-    ignored = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
     sources = [name for line in re.findall(r"^COPY (?!--)(.+) \S+$", text, re.MULTILINE) for name in line.split()]
     assert len(sources) == 7
     assert [name for name in sources if not (ROOT / name).exists() or f"!{name}" not in ignored] == []
@@ -165,7 +263,6 @@ def test_the_rules_of_the_manifest_answer_the_filters(tmp_path, entries, limit):
 
     for name, text in manifest("ConfigMap", "ratelimit-rules")["data"].items():
         (tmp_path / name).write_text(text)
-    rule = find(load(read(tmp_path)).domains["shop"], [Entry(*entry) for entry in entries.items()])
-    assert rule
+    (rule,) = find(load(read(tmp_path)).domains["shop"], [Entry(*entry) for entry in entries.items()])
     assert rule.limit
     assert rule.limit.requests_per_unit == limit

@@ -1,38 +1,69 @@
-"""What the README says is so: its commands exist, its settings too, its rules load, its files are there."""
+"""What the README and the reference page say is so: its commands exist, its settings too, its rules load, its files are there."""
 
 import re
 import shlex
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import yaml
 
+from ratelimit_svc.admin import debug
 from ratelimit_svc.cli import _parser
+from ratelimit_svc.denials import Denial
 from ratelimit_svc.rules.files import RuleFile
-from ratelimit_svc.rules.load import TABLES, load
+from ratelimit_svc.rules.load import load
+from ratelimit_svc.rules.tables import TABLES
 from ratelimit_svc.settings import TABLE
 
+DEBUG_PORT = next(setting.default for setting in TABLE if setting.variable == "DEBUG_PORT")
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
-PAGES = [PROJECT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")]
+RULES = (PROJECT / "docs/rules.md").read_text()
+COMPOSE = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
+PAGES = [*(PROJECT / name for name in ("README.md", "SECURITY.md", "CHANGELOG.md")), *sorted(PROJECT.glob("docs/*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    """A page's code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
 
 
-def test_every_command_in_the_readme_is_one():
-    """Each `ratelimit-svc …` line parses, and each `make …` is a target."""
+def test_every_command_on_the_pages_is_one():
+    """Each `ratelimit-svc …` line parses, each `make …` is a target, each `docker compose …` names services that exist, and each
+    `curl …` asks what the debug side has.
+    """
     targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
-    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    lines = [
+        line
+        for block in (block for page in PAGES for block in blocks(page.read_text(), "sh"))
+        for line in block.splitlines()
+    ]
     assert len(lines) >= 6
     for line in lines:
         words = [word for word in shlex.split(line) if not re.match(r"^[A-Z_]+=", word)]
         if words[0] == "make":
             assert words[1] in targets, line
+        elif words[0] == "curl":
+            url = urlsplit(f"http://{words[-1]}")
+            assert (str(url.port), url.path) == (DEBUG_PORT, debug.REQUESTS), line
+            assert parse_qs(url.query, keep_blank_values=True).keys() <= debug.PARAMETERS, line
+        elif words[0] == "docker":
+            assert services_of(line) <= COMPOSE["services"].keys(), line
         else:
             assert words[0] == "ratelimit-svc", line
             _parser().parse_args(words[1:])
+
+
+def services_of(line: str) -> set[str]:
+    """The services that a pipe of Compose commands is about."""
+    named = set()
+    for command in line.split(" | "):
+        docker, compose, *words = shlex.split(command)
+        assert (docker, compose) == ("docker", "compose")
+        verb, *rest = [word for word in words if not word.startswith("-") and word != "*"]
+        named |= set(rest[:1] if verb == "exec" else rest)
+    return named
 
 
 def test_every_make_target_named_in_prose_exists():
@@ -46,6 +77,7 @@ def test_every_make_target_named_in_prose_exists():
 def test_every_variable_in_the_readme_is_a_setting_with_that_default():
     """The table's rows are true."""
     settings = {setting.variable: setting for setting in TABLE}
+    composed = set(re.findall(r"\$\{(\w+)", (PROJECT / "docker-compose.yml").read_text()))
     rows = re.findall(r"^\| (`[A-Z_`, ]+) \|([^|]*)\|", README, re.MULTILINE)
     assert len(rows) >= 8
     for names, defaults in rows:
@@ -55,23 +87,19 @@ def test_every_variable_in_the_readme_is_a_setting_with_that_default():
             assert settings[variable].default == ("" if default.startswith("(") else default), variable
     for page in PAGES:
         for variable in re.findall(r"`([A-Z]+_[A-Z_]+)`", page.read_text()):
-            assert variable in settings, f"{page.name}: {variable}"
+            assert variable in settings.keys() | composed, f"{page.name}: {variable}"
 
 
-def test_every_rule_key_is_in_the_readme_and_every_key_there_is_one():
-    """The table of keys is the loader's."""
-    known = {name for table in TABLES for name in table.rows}
-    section = README.split("## A worked configuration")[1].split("## Run it for real")[0]
-    named = {
-        name for cell in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
-    }
-    assert named == known
+def test_every_rule_key_is_on_the_reference_page_and_every_key_there_is_one():
+    """Its tables of keys are the loader's."""
+    known = {name for table in TABLES.values() for name in table.rows}
+    assert set(re.findall(r"^\| `(\w+)` \|", RULES, re.MULTILINE)) == known
 
 
-@pytest.mark.parametrize("block", blocks("yaml"))
-def test_the_rules_in_the_readme_load(block):
+@pytest.mark.parametrize("block", blocks(README, "yaml") + blocks(RULES, "yaml"))
+def test_the_rules_on_the_pages_load(block):
     """Whoever copies them has rules that work."""
-    assert load([RuleFile("README.md", block.encode())]).rules
+    assert load([RuleFile("page.md", block.encode())], strict=True).rules
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -81,3 +109,13 @@ def test_every_file_that_is_named_exists(page):
         assert (PROJECT / path).exists(), path
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / link).exists(), link
+
+
+def test_the_page_on_why_has_every_parameter_and_every_word_of_the_log():
+    """What /debug/requests takes, what a denial's line says, and what the access log is told are on docs/why.md."""
+    page = (PROJECT / "docs/why.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == debug.PARAMETERS
+    (line,) = re.findall(r"^denied  (.*)$", page, re.MULTILINE)
+    assert set(re.findall(r"(\w+)=", line)) == set(Denial._fields)
+    told = set(re.findall(r"ratelimit:(\w+)\)%", page))
+    assert {"rule", "tenant", "reset"} <= told <= {"rule", "tenant", "reset", "descriptors", "metadata"}

@@ -16,13 +16,14 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "cli",
         "demo",
         "server",
+        "state recent",
         "wire admin settings logs",
         "limiter",
         "denials metadata",
         "plans waiting verdicts deadlines metrics health",
         "rules store",
         "windows",
-        "model errors pb",
+        "model errors durations pb",
     )
 )
 """From the top down: a module imports from its own layer only within its own room, else from below."""
@@ -38,7 +39,7 @@ ONLY = {
     "watchfiles": {"rules"},
     "aiohttp": {"admin", "demo"},
     "prometheus_client": {"metrics", "demo"},
-    "structlog": {"logs", "server"},
+    "structlog": {"logs", "server", "state"},
     "uvloop": {"cli"},
     "rich": {"demo"},
     "envoy_data_plane": {"demo"},

@@ -1,23 +1,27 @@
 """Loading: what the YAML says → rules, and one bad file per mistake → exactly its findings."""
 
+import itertools
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit_svc.errors import RulesError
-from ratelimit_svc.model import Entry, Limit, OnStoreFailure, Rule, Unit
+from ratelimit_svc.errors import Finding, RulesError
+from ratelimit_svc.model import Entry, Limit, OnStoreFailure, Role, Rule, Unit
 from ratelimit_svc.rules.compose import MAX_DEPTH, MAX_NODES
 from ratelimit_svc.rules.files import MAX_BYTES
-from ratelimit_svc.rules.load import TABLES, RuleFile, load, read
+from ratelimit_svc.rules.load import RuleFile, load, read
 from ratelimit_svc.rules.match import RuleSet, find
 from ratelimit_svc.rules.nodes import MAX_FINDINGS
+from ratelimit_svc.rules.tables import TABLES
 
 DATA = Path(__file__).parent / "data"
 BAD = sorted(DATA.glob("bad_*.yaml"))
+ODD = sorted(DATA.glob("odd_*.yaml"))
 CONFIG = sorted((Path(__file__).parent.parent / "config").glob("*.yaml"))
 
 
@@ -40,25 +44,53 @@ def findings(text: str | bytes) -> list[str]:
 # --- mistakes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
+def told(file: Path) -> list[str]:
+    """What is to be found in a file of tests/data: the comments at its beginning."""
+    lines = itertools.takewhile(
+        lambda line: line.startswith("# ") and line != "# only a comment", file.read_text().splitlines()
+    )
+    return [line.removeprefix("# ") for line in lines]
+
+
+def said(file: Path, findings: Iterable[Finding]) -> list[str]:
+    return [str(finding).removeprefix(f"{file.name}:").removeprefix(" ") for finding in findings]
+
+
+@pytest.mark.parametrize("file", BAD + ODD, ids=lambda file: file.stem)
 def test_a_mistake_is_told_exactly(file):
-    """Each bad file begins with its findings as comments: line, path, value, rule and what would be right."""
-    text = file.read_text()
-    expected = []
-    for line in text.splitlines():
-        if not line.startswith("# ") or line == "# only a comment":
-            break
-        expected.append(line.removeprefix("# "))
+    """Read strictly, each file has the findings that it begins with: line, path, value, rule and what would be right."""
+    with pytest.raises(RulesError) as raised:
+        load([RuleFile(file.name, file.read_bytes())], strict=True)
+    assert said(file, raised.value.findings) == told(file)
+
+
+@pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
+def test_a_mistake_is_an_error(file):
+    """Also where rules are not read strictly."""
+    with pytest.raises(RulesError) as raised:
+        load([RuleFile(file.name, file.read_bytes())])
+    assert set(said(file, raised.value.findings)) <= set(told(file))
+
+
+@pytest.mark.parametrize("file", ODD, ids=lambda file: file.stem)
+def test_what_the_reference_loads_is_a_warning(file):
+    """It loads, and the same findings come with the rules."""
+    assert said(file, load([RuleFile(file.name, file.read_bytes())]).warnings) == told(file)
+
+
+@pytest.mark.parametrize("file", ODD, ids=lambda file: file.stem)
+def test_a_file_with_a_key_of_ours_is_read_strictly(file):
+    """Who uses what only this service has wants to be told, and loses nothing by it."""
+    text = file.read_text().replace("\ndomain:", "\ntenant: tenant\ndomain:", 1)
     with pytest.raises(RulesError) as raised:
         load([RuleFile(file.name, text.encode())])
-    found = [str(finding).removeprefix(f"{file.name}:").removeprefix(" ") for finding in raised.value.findings]
-    assert found == expected
+    assert len(raised.value.findings) == len(told(file))
 
 
 def test_there_is_a_bad_file_for_every_key():
     """A key without a bad file is a key whose mistakes nobody has looked at."""
-    text = "".join(file.read_text() for file in BAD)
-    assert [name for table in TABLES for name in table.rows if f"{name}:" not in text] == []
+    text = "".join(file.read_text() for file in BAD + ODD)
+    assert [name for table in TABLES.values() for name in table.rows if f"{name}:" not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -109,11 +141,36 @@ def test_long_paths_count_as_size():
     assert "too large with its aliases expanded" in found[0]
 
 
+@pytest.mark.parametrize(
+    ("first", "again", "times"),
+    [
+        ("metadata: &a {a: [" + "1, " * 1_000 + "]}", "metadata: *a", 1_001),
+        ("rate_limits: &a [" + ", ".join(f"{{per: {i}s, requests_per_unit: 1}}" for i in range(1, 17)) + "]", "rate_limits: *a", 6_000),
+    ],
+    ids=["metadata", "rate_limits"],
+)  # fmt: skip
+def test_lists_that_aliases_multiply_count_as_size(first, again, times):
+    """Many descriptors that share one long list of whatever kind are a bomb, too."""
+    many = "".join(f"- {{key: k{index}, {again}}}\n" for index in range(times))
+    found = findings(f"domain: d\ndescriptors:\n- {{key: k, {first}}}\n{many}")
+    assert "too large with its aliases expanded" in found[-1]
+
+
 def test_findings_are_bounded():
     """A file that is wrong everywhere is told so, not repeated."""
     found = findings("domain: d\n" + "".join(f"x{index}: 1\n" for index in range(MAX_FINDINGS + 500)))
     assert len(found) == MAX_FINDINGS + 1
     assert found[-1] == f"rules.yaml: more than {MAX_FINDINGS} findings; the rest is not shown"
+
+
+def test_very_many_warnings_keep_no_file_out():
+    """What the reference implementation loads is loaded, however odd; the warnings are bounded all the same."""
+    many = "".join(
+        f"- {{key: k{index}, unit: day, rate_limit: {{unlimited: true}}}}\n" for index in range(2 * MAX_FINDINGS)
+    )
+    ruleset = loaded(f"domain: d\ndescriptors:\n{many}")
+    assert len(ruleset.rules) == 2 * MAX_FINDINGS
+    assert len(ruleset.warnings) == MAX_FINDINGS
 
 
 def test_all_findings_of_all_files_come_together():
@@ -134,7 +191,8 @@ def test_a_domain_lives_in_one_file():
     with pytest.raises(RulesError) as raised:
         load([RuleFile("a.yaml", b"# first\ndomain: shop\n"), RuleFile("b.yaml", b"domain: shop\n")])
     assert str(raised.value) == (
-        "b.yaml:1: domain: 'shop' is the domain of a.yaml:2 already; put the descriptors of a domain into one file"
+        "b.yaml:1: domain: 'shop' is the domain of a.yaml:2 already; put the descriptors of a domain into one file, or "
+        "set MERGE_DOMAIN_CONFIG"
     )
 
 
@@ -174,11 +232,15 @@ def test_failure_policies(word):
     assert rule("rate_limit: {unit: day, requests_per_unit: 1}").on_store_failure is OnStoreFailure.LOCAL
 
 
-def test_shadow_mode():
+def test_roles():
     """A rule enforces unless its descriptor says otherwise."""
-    assert rule("shadow_mode: true, rate_limit: {unlimited: true}").shadow is True
-    assert rule("shadow_mode: off, rate_limit: {unlimited: true}").shadow is False
-    assert rule("shadow_mode: ~, rate_limit: {unlimited: true}").shadow is False
+    limit = "rate_limit: {unit: day, requests_per_unit: 1}"
+    assert rule(f"shadow_mode: true, {limit}").role is Role.SHADOW
+    assert rule(f"shadow_mode: off, {limit}").role is Role.GATE
+    assert rule(f"shadow_mode: ~, {limit}").role is Role.GATE
+    assert rule(f"quota_mode: y, {limit}").role is Role.QUOTA
+    assert rule(f"quota_mode: N, {limit}").role is Role.GATE
+    assert rule(f"quota_mode: true, shadow_mode: true, {limit}").role is Role.SHADOW
 
 
 @pytest.mark.parametrize(
@@ -196,6 +258,8 @@ def test_shadow_mode():
         ("=", "="),
         ("<<", "<<"),
         ("!!str 1.5", "1.5"),
+        ("2026-01-31", "2026-01-31"),
+        ("y", "y"),
         ("' '", " "),
         ("ü", "ü"),
         ('"a\\nb"', "a\nb"),
@@ -204,8 +268,8 @@ def test_shadow_mode():
 def test_values_are_taken_as_written(written, value):
     """A value meets the text that stands in the file, not what YAML would make of it."""
     ruleset = loaded(f"domain: d\ndescriptors:\n- key: k\n  value: {written}\n  rate_limit: {{unlimited: true}}\n")
-    assert find(ruleset.domains["d"], (Entry("k", value),)) is ruleset.rules[0]
-    assert find(ruleset.domains["d"], (Entry("k", "other"),)) is None
+    assert find(ruleset.domains["d"], (Entry("k", value),)) == ruleset.rules
+    assert find(ruleset.domains["d"], (Entry("k", "other"),)) == ()
 
 
 @pytest.mark.parametrize("written", ["", "~", "null", "''", '""'])
@@ -213,7 +277,7 @@ def test_an_empty_value_is_no_value(written):
     """A descriptor with an empty value meets any value."""
     ruleset = loaded(f"domain: d\ndescriptors:\n- key: k\n  value: {written}\n  rate_limit: {{unlimited: true}}\n")
     assert ruleset.rules[0].id == "d/k"
-    assert find(ruleset.domains["d"], (Entry("k", "anything"),)) is ruleset.rules[0]
+    assert find(ruleset.domains["d"], (Entry("k", "anything"),)) == ruleset.rules
 
 
 def test_generated_files_write_every_field_out():
@@ -318,20 +382,34 @@ SCRAPS = [
     "domain: d\n", "descriptors:\n", "- ", "  ", "key: k", "value: *a", "&a ", "*a", "<<: ", "{", "}", "[", "]", ",", ": ", "\n",
     "rate_limit: ", "unit: second", "requests_per_unit: ", "0x", "1", "-1", "!!int ", "!!map ", "!x ", "'", '"', "|\n", ">-\n",
     "? ", "---\n", "...\n", "%YAML 1.1\n", "#", "\t", "\r", "\x85", "\u2028", "\0", "\ud7ff", "🦊", "unlimited: y", "~", "null",
+    "tenant: t\n", "rate_limits: ", "replaces: ", "name: n", "metadata: ", "share_threshold: on", "value: 'a*'", "per: 90s", "shadow_mode: 1",
+    "algorithm: token_bucket", "burst: 5", "align: calendar", "quota_mode: y", "unit_multiplier: 4294967295", "key: k, rate_limit: {",
 ]  # fmt: skip
+
+
+def strictly(text: str) -> bool:
+    """True if it loads where rules are read strictly."""
+    try:
+        load([RuleFile("rules.yaml", text.encode())], strict=True)
+    except RulesError:
+        return False
+    return True
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.sampled_from(SCRAPS), max_size=30).map("".join))
 def test_anything_like_yaml_loads_or_is_a_rules_error(text):
-    """Nothing that a document can say ends in any other exception."""
+    """Nothing that a document can say ends in any other exception; strictly it loads if there is nothing to warn of."""
     try:
-        loaded(text)
+        ruleset = loaded(text)
     except RulesError as error:
         found = error.findings
     else:
+        found = ruleset.warnings
+        assert strictly(text) == (not found)
         return
     assert found
+    assert not strictly(text)
     assert all(finding.message and 0 <= finding.line <= len(text) + 1 for finding in found)
 
 
@@ -357,20 +435,27 @@ def test_good_files_with_damage_load_or_are_a_rules_error(data):
 
 
 def test_a_folder_is_read_in_order_of_names(tmp_path):
-    """All rule files below a folder, whatever the case of their suffix; nothing hidden, nothing else."""
+    """All rule files below a folder, whatever the case of their suffix; then strays; nothing hidden, no old versions."""
     for name in [
         "b.yaml",
+        "b.yaml~",
         "a/z.yml",
         "a.json",
         "C.YAML",
         ".hidden.yaml",
         "..data/b.yaml",
         "a/.git/x.yaml",
+        "a/limits",
         "README.md",
     ]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    assert read(tmp_path) == tuple(RuleFile(name, name.encode()) for name in ["C.YAML", "a.json", "a/z.yml", "b.yaml"])
+    os.mkfifo(tmp_path / "pipe.yaml")  # reading it would wait forever
+    assert read(tmp_path) == (
+        *(RuleFile(name, name.encode()) for name in ["C.YAML", "a.json", "a/z.yml", "b.yaml"]),
+        *(RuleFile(name, name.encode(), stray=True) for name in ["README.md", "a/limits"]),
+        RuleFile("pipe.yaml", b"", stray=True),
+    )
 
 
 def test_a_file_is_read_by_its_name(tmp_path, monkeypatch):
@@ -409,10 +494,46 @@ def test_nothing_to_read_is_told(tmp_path):
         RulesError, match=r"no rule file in this folder; rule files are named \*\.yaml, \*\.yml, \*\.json"
     ):
         read(tmp_path)
-    (tmp_path / "rules.txt").write_text("domain: d")
-    os.mkfifo(tmp_path / "pipe.yaml")  # reading it would wait forever
-    with pytest.raises(RulesError, match=r"no rule file in this folder \(it holds pipe\.yaml, rules\.txt\)"):
-        read(tmp_path)
+
+
+STRAY = "not a rule file: ignored; move it away, or begin its name with a dot"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"# Rules\n\nThey are here.\n",
+        b"a: b",
+        b"- domain: d",
+        b"[" * 10_000,
+        b"\xff\xd8",
+        b"\0",
+        b"domain",
+        b"a: [\ndomain: d",
+    ],
+)
+def test_a_stray_file_is_ignored_with_a_warning(data):
+    """What its name does not call a rule file, nor its content, is none; strictly it does not belong there."""
+    files = [RuleFile("a.yaml", b"domain: a\ntenant: t"), RuleFile("NOTES", data, stray=True)]
+    assert [str(warning) for warning in load(files).warnings] == [f"NOTES: {STRAY}"]
+    with pytest.raises(RulesError) as raised:
+        load(files, strict=True)
+    assert str(raised.value) == f"NOTES: {STRAY}"
+
+
+def test_a_stray_file_with_a_domain_is_a_rule_file():
+    """The reference implementation loads every file, whatever its name; its mistakes count, too."""
+    ruleset = load([RuleFile("rules.conf", b"domain: d", stray=True)], strict=True)
+    assert list(ruleset.domains) == ["d"]
+    with pytest.raises(RulesError, match="unknown key 'x'"):
+        load([RuleFile("rules.conf", b"domain: d\nx: 1", stray=True)])
+
+
+def test_strays_alone_are_no_rules():
+    """A folder in which nothing is a rule file is an error: it would otherwise mean that nothing is limited."""
+    with pytest.raises(RulesError, match="NOTES: not a rule file"):
+        load([RuleFile("NOTES", b"text", stray=True)])
 
 
 def test_a_name_that_is_not_utf8_can_be_printed(tmp_path):

@@ -152,3 +152,16 @@ async def test_a_key_that_holds_something_else_is_answered_by_policy_alone(serve
         assert [verdict.statuses[0].remaining for verdict in first] == [0, 4, 4]
         assert (await tell(limiter, asks("tenant=a"))).code is Code.OVER_LIMIT
         assert limiter._metrics.store_failures.bad_key == 2
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_in_shadow_mode_nobody_is_denied_and_all_is_counted_as_if(held, away):
+    """SHADOW_MODE: the request passes, its statuses say what enforcing would, and what would be denied is not charged."""
+    limiter = make(held, shadow_mode=True)
+    held.away = away
+    told = [await tell(limiter, asks("tenant=a")) for _ in range(7)]
+    assert [verdict.code for verdict in told] == [Code.OK] * 7
+    assert [verdict.statuses[0].code for verdict in told] == [Code.OK] * 5 + [Code.OVER_LIMIT] * 2
+    assert limiter._metrics.shadowed == 2
+    assert (await tell(limiter, asks("error=1"))).code is Code.OK
+    assert (await tell(limiter, asks("deny=1"))).code is Code.OK

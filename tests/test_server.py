@@ -51,14 +51,14 @@ async def ended(replica: Replica) -> int:
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 async def test_a_quiet_life_logs_a_handful_of_lines(tmp_path, rules, loop):
-    """Start, listen, drain, stop: each one line, on either loop, and exit status 0."""
+    """Start, listen, a denial, drain, stop: each one line, on either loop, and exit status 0."""
     async with Replica(tmp_path / "replica", rules=rules, env={"LOOP": loop, "LOG_FORMAT": "json"}) as replica:
         assert [ask(replica).overall_code for _ in range(4)] == [1, 1, 1, 2]
         os.kill(replica.pid, signal.SIGTERM)
         assert await ended(replica) == 0
     events = [line["event"] for line in log_of(replica)]
     assert events[0].startswith("REDIS_URL is not set: windows are kept in this process's memory")
-    assert events[1:] == ["rules loaded", "listening", "draining", "stopped"]
+    assert events[1:] == ["rules loaded", "listening", "denied", "draining", "stopped"]
 
 
 async def test_impatient_callers_fill_no_log(tmp_path, rules):

@@ -9,6 +9,7 @@ from redis.asyncio.connection import parse_url
 
 from ratelimit_svc import logs
 from ratelimit_svc.errors import SettingsError
+from ratelimit_svc.model import Algorithm
 from ratelimit_svc.settings import TABLE, Setting, Settings
 
 PACKAGE = Path(__file__).resolve().parent.parent / "ratelimit_svc"
@@ -48,6 +49,19 @@ def test_names_are_unique() -> None:
 def test_default_is_what_the_table_says(setting: Setting) -> None:
     """A default, written into the environment, changes nothing."""
     assert read(**{setting.variable: setting.default or ""}) == Settings() == read()
+
+
+def test_how_rules_are_read() -> None:
+    """Leniently, a domain in one file, counted by sliding windows, unless told otherwise."""
+    settings = Settings()
+    assert (settings.strict, settings.merge_domain_config, settings.algorithm) == (
+        False,
+        False,
+        Algorithm.SLIDING_WINDOW,
+    )
+    settings = read(STRICT="1", MERGE_DOMAIN_CONFIG="true", DEFAULT_ALGORITHM="Fixed_Window")
+    assert (settings.strict, settings.merge_domain_config, settings.algorithm) == (True, True, Algorithm.FIXED_WINDOW)
+    assert "must be one of sliding_window, fixed_window, token_bucket" in refused(DEFAULT_ALGORITHM="leaky")
 
 
 def test_defaults() -> None:

@@ -76,6 +76,7 @@ def fields_of(window: batch.Window | bytes, kind: type = object) -> list[object]
     if isinstance(window, TokenBucket):
         return [window.budget, window.at, window.total, window.part]
     assert window[0] == 1
+    assert kind is not None
     numbers = {SlidingWindow: 4, FixedWindow: 2, TokenBucket: 3}[kind]
     header = 2 + 8 * numbers
     return [
@@ -138,12 +139,12 @@ MISTAKES = [
     ("token_bucket", "sum = rest * 16 + digit * b", "sum = digit * b"),
     ("token_bucket", "if excess < 0 then return 0 end", "if excess <= 0 then return 0 end"),
     ("token_bucket", "if ahead < 0 then", "if ahead ~= 0 then"),
-    ("batch", "room >= need(charge) then return FITS end", "room > need(charge) then return FITS end"),
+    ("batch", "room >= charge.need then return FITS end", "room > charge.need then return FITS end"),
     ("batch", "charge.state.budget and room > 0", "room > 0"),
     ("batch", "charge.state.budget and room > 0", "charge.state.budget"),
     ("batch", "if quotas > 0 and quotas_that_fit == 0 then", "if quotas > quotas_that_fit then"),
     ("batch", "elseif charge.role == GATE and charge.fit == NOT then", "elseif charge.fit == NOT then"),
-    ("batch", "or (charge.hits > 0 and charge.overdraft == ALWAYS)", ""),
+    ("batch", "or (hits > 0 and overdraft == ALWAYS)", ""),
     ("batch", "return charge.overdraft == AUTO and window:mark()", "return false"),
     ("batch", "window.asked = window.asked - min(charge.hits, window.total + window.asked)", ""),
     ("batch", "  if overdrawn then reply[place] = ONE_OVERDRAWN end\n", ""),

@@ -4,12 +4,18 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from ratelimit_svc.errors import RulesError
 from ratelimit_svc.rules.files import RuleFile, read
+from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.rules.watch import watch
+
+DATA = Path(__file__).parent / "data"
 
 PATIENCE = 10.0
 """Seconds that a test waits for what must come; a pass takes a fraction of one."""
@@ -297,17 +303,45 @@ async def test_a_file_that_is_a_link_to_elsewhere_is_watched(tmp_path):
 
 
 async def test_what_does_not_change_the_bytes_is_no_change(tmp_path):
-    """Other files, new times and a forced look bring no report."""
+    """Hidden files, old versions, new times and a forced look bring no report."""
     file = tmp_path / "rules.yaml"
     file.write_text(rules(1))
     async with watching(tmp_path) as watched:
         assert await watched.limit() == 1
-        (tmp_path / "README").write_text("not rules")
+        (tmp_path / "rules.yaml~").write_text("not rules")
         (tmp_path / ".rules.yaml.swp").write_text("not rules")
         os.utime(file, (0, 0))
         await watched.wake.looked()
         overwrite(file, rules(2))
         assert await watched.limit() == 2  # and nothing before it
+
+
+async def test_a_stray_file_is_a_warning_and_strictly_an_error(tmp_path):
+    """A file that is no rule file changes no rule; where rules are read strictly it keeps new ones out."""
+    (tmp_path / "rules.yaml").write_text(rules(1))
+    async with watching(tmp_path) as watched, watching(tmp_path, loader=partial(load, strict=True)) as strict:
+        assert await watched.limit() == await strict.limit() == 1
+        put(tmp_path / "NOTES", "not rules")
+        report = await watched.report()
+        assert isinstance(report, RuleSet)
+        assert [warning.file for warning in report.warnings] == ["NOTES"]
+        assert "NOTES: not a rule file: ignored" in await strict.error()
+        put(tmp_path / "NOTES", rules(2, domain="other"))
+        for each in (watched, strict):
+            both = await each.report()
+            assert isinstance(both, RuleSet)
+            assert list(both.domains) == ["shop", "other"]
+            assert both.warnings == ()
+
+
+@pytest.mark.parametrize("file", sorted(DATA.glob("bad_*.yaml")), ids=lambda file: file.stem)
+async def test_no_bad_file_changes_the_rules_in_force(tmp_path, file):
+    """Whatever is wrong with a file, it is an error, and the watch goes on."""
+    (tmp_path / "rules.yaml").write_text(rules(1))
+    async with watching(tmp_path) as watched:
+        assert await watched.limit() == 1
+        put(tmp_path / "bad.yaml", file.read_text())
+        assert "bad" in await watched.error()
 
 
 async def change_unnoticed(folder: Path, text: str) -> None:

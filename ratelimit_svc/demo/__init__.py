@@ -6,8 +6,10 @@
     child     one process: started, ready, stopped, never left behind
     istio     an EnvoyFilter applied to an Envoy's configuration, as Istio would
     envoy     that configuration: built, checked, validated
+    compose   the same for docker-compose.yml, as a file
     traffic   callers who send more than they may, and the application behind Envoy
     proof     the judge: was any window too full, was anyone starved?
+    answers   the same of ghz's log, by the bodies in it
     claims    what the demo says of itself at its end, and whether it is so
     table     what one sees meanwhile
 

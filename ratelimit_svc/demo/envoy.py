@@ -82,6 +82,17 @@ _NEWER_FIELDS = {
 """Fields of Envoy 1.40 that the API types' snapshot does not know yet, by message. Envoy itself checks them."""
 
 
+_TOLD = "%DYNAMIC_METADATA(envoy.filters.http.ratelimit:{})%"
+ACCESS_LOG = {
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "rule": _TOLD.format("rule"),
+    "tenant": _TOLD.format("tenant"),
+    "reset": _TOLD.format("reset"),
+}
+"""A line of Envoy's access log that says which rule decided. Needs RESPONSE_DYNAMIC_METADATA on the service."""
+
+
 class BootstrapError(Exception):
     """Envoy would not take this configuration; the text says why."""
 
@@ -139,6 +150,23 @@ def _cluster(name: str, ports: Sequence[int], *, http2: bool = False) -> Cluster
             {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Packed.pack(protocol)} if http2 else {}
         ),
     )
+
+
+def log_access(bootstrap: Json, file: Path) -> None:
+    """Let Envoy write a line in JSON for each request, with what the service says of its decision (ACCESS_LOG)."""
+    log = {
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(file),
+            "log_format": {"json_format": dict(ACCESS_LOG)},
+        },
+    }
+    for listener in bootstrap["static_resources"]["listeners"]:
+        for chain in listener["filter_chains"]:
+            for network_filter in chain["filters"]:
+                if network_filter["name"] == HCM:
+                    network_filter["typed_config"]["access_log"] = [log]
 
 
 def check(bootstrap: Mapping[str, Any]) -> None:

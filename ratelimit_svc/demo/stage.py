@@ -8,7 +8,7 @@ what did not stop by itself is killed.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,8 @@ async def stage(
     proxy: istio.Proxy = envoy.GATEWAY,
     replicas: int = 2,
     env: Mapping[str, str] | None = None,
+    upstream: Upstream | None = None,
+    through: Callable[[list[int]], list[int]] | None = None,
 ) -> AsyncIterator[Scene]:
     """Start everything: Valkey first, the others side by side.
 
@@ -81,6 +83,8 @@ async def stage(
         proxy: which of Istio's proxies Envoy is.
         replicas: how many.
         env: settings of the replicas, beside or instead of these.
+        upstream: the application, instead of one that answers everything alike.
+        through: of the replicas' ports, those that Envoy asks instead: somebody listens in between.
     """
     store = valkey(folder / "valkey", append_only=True)
     # a laptop may stall for longer than a mesh would wait for Redis: here Envoy's timeout is the one that counts
@@ -89,8 +93,9 @@ async def stage(
         Replica(folder / f"replica-{number}", rules=rules, redis_url=store.url, env=settings, name=f"replica-{number}")
         for number in range(1, replicas + 1)
     )
-    upstream = Upstream()
-    proxied = _envoy(folder / "envoy", envoy_filter, proxy, [one.grpc_port for one in services], upstream.port)
+    upstream = upstream or Upstream()
+    ports = [one.grpc_port for one in services]
+    proxied = _envoy(folder / "envoy", envoy_filter, proxy, through(ports) if through else ports, upstream.port)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(upstream)
         await stack.enter_async_context(store)
@@ -105,6 +110,7 @@ def _envoy(folder: Path, envoy_filter: str, proxy: istio.Proxy, replicas: list[i
     port, admin_port = free_port(), free_port()
     config = envoy.build(proxy, port=port, admin_port=admin_port, replicas=replicas, upstream=upstream)
     config = istio.apply(config, istio.read(envoy_filter), proxy)
+    envoy.log_access(config, folder / "access.log")
     envoy.check(config)
     folder.mkdir(parents=True, exist_ok=True)
     return Envoy(folder, envoy.write(config, folder / "envoy.json"), port=port, admin_port=admin_port)

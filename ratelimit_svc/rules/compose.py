@@ -30,14 +30,15 @@ MAX_NODES = 2_000_000
 
 
 def compose(document: Document, file: RuleFile) -> YamlNode | None:
-    """Return the root of the file's only document; None if it holds nothing.
+    """Return the root of the file's first document; None if it holds nothing.
 
     Raises:
-        GaveUp: It is not one YAML document; `document` has the finding.
+        GaveUp: It is not YAML; `document` has the finding.
     """
     text = _decoded(document, file.data)
+    composer = _Composer(document, Events(text))
     try:
-        roots = _Composer(document, Events(text)).roots()
+        root = composer.first()
     except ReaderError as error:
         character = chr(error.character)
         line = text[: text.find(character)].count("\n") + 1
@@ -46,10 +47,8 @@ def compose(document: Document, file: RuleFile) -> YamlNode | None:
         mark = error.problem_mark or error.context_mark
         last = len(text.splitlines()) or 1  # libyaml counts a line more at the end of the file
         document.give_up(min(mark.line + 1, last) if mark else 0, "", _syntax(error))
-    for line, root in roots[1:]:
-        if not _is_nothing(root):
-            document.give_up(line, "", "a second YAML document begins here; write each domain in a file of its own")
-    return None if not roots or _is_nothing(roots[0][1]) else roots[0][1]
+    composer.note_the_rest()
+    return None if root is None or _is_nothing(root) else root
 
 
 def _is_nothing(root: YamlNode) -> bool:
@@ -81,40 +80,72 @@ def _syntax(error: yaml.MarkedYAMLError) -> str:
     return f"not YAML: {problem}{context}; {_HINTS.get(problem, 'check indentation, quotes and brackets before this')}"
 
 
+_SHORT_BOOLEANS = frozenset({"y", "Y", "n", "N"})
+"""Booleans in YAML 1.1 and to the reference implementation's parser; PyYAML has left them out."""
+
+
+def _is_empty(event: yaml.NodeEvent) -> bool:
+    return isinstance(event, yaml.ScalarEvent) and event.value in ("", "~", "null") and not event.style
+
+
 def _line(event: Any) -> int:
     line: int = event.start_mark.line
     return line + 1
 
 
+_SECOND = ", and is ignored; write each domain in a file of its own"
+
+
 class _Composer:
-    """Events → root nodes, with a stack of its own."""
+    """Events → the first document's root node, with a stack of its own."""
 
     def __init__(self, document: Document, events: Events) -> None:
         self._document = document
         self._events = events
         self._open: list[Sequence | Mapping] = []
         self._anchors: dict[str, YamlNode] = {}
-        self._roots: list[tuple[int, YamlNode]] = []
-        self._start = 0
+        self._root: YamlNode | None = None
+        self._done = False
         self._count = 0
 
-    def roots(self) -> list[tuple[int, YamlNode]]:
-        """Return each document's first line and root."""
-        while self._events.check_event():
+    def first(self) -> YamlNode | None:
+        """Return the first document's root."""
+        while not self._done and self._events.check_event():
             event: Any = self._events.get_event()
             take = self._TAKE.get(type(event))
             if take is not None:
                 take(self, event)
-        return self._roots
+        return self._root
 
-    def _document_start(self, event: Any) -> None:
-        self._start = _line(event)
-        self._anchors.clear()
+    def note_the_rest(self) -> None:
+        """Note where a next document begins that holds anything, or cannot be read.
+
+        It is not looked at any further: nor does the reference implementation, so whatever it is, it does no harm.
+        """
+        line = 0
+        try:
+            while self._events.check_event():
+                event: Any = self._events.get_event()
+                if isinstance(event, yaml.DocumentStartEvent):
+                    line = _line(event)
+                elif isinstance(event, yaml.NodeEvent) and not _is_empty(event):
+                    self._document.odd_line(line, f"a second YAML document begins here{_SECOND}")
+                    return
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else line
+            self._document.odd_line(line, f"what follows the rules is not YAML{_SECOND}")
+        except ReaderError:
+            self._document.odd_line(line, f"what follows the rules is not YAML{_SECOND}")
+
+    def _document_end(self, _event: Any) -> None:
+        self._done = True
 
     def _scalar(self, event: Any) -> None:
         tag = event.tag
         if tag is None or tag == "!":
             tag = self._events.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+            if not event.style and event.value in _SHORT_BOOLEANS:
+                tag = "bool"
         self._add(Scalar(event.value, tag.removeprefix(TAG), bool(event.style), _line(event)), event.anchor)
 
     def _sequence(self, event: Any) -> None:
@@ -146,10 +177,10 @@ class _Composer:
         if self._open:
             self._open[-1].items.append(node)
         else:
-            self._roots.append((self._start, node))
+            self._root = node
 
     _TAKE: ClassVar[dict[type, Callable[["_Composer", Any], None]]] = {
-        yaml.DocumentStartEvent: _document_start,
+        yaml.DocumentEndEvent: _document_end,
         yaml.ScalarEvent: _scalar,
         yaml.SequenceStartEvent: _sequence,
         yaml.MappingStartEvent: _mapping,

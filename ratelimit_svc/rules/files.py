@@ -2,13 +2,16 @@
 
 Rule 1: what cannot be read is a finding, like what cannot be understood, and all are collected.
 Rule 2: names that start with a dot are no rules: Kubernetes keeps the real files of a ConfigMap in such folders
-        (`..data`) and links the visible names to them.
-Rule 3: links are followed, and each real folder is entered once, so that a link to a parent does no harm.
+        (`..data`) and links the visible names to them. Nor are names that end in `~`: editors keep old versions there.
+Rule 3: a name says whether a file must hold rules (`SUFFIXES`); any other visible file may. The reference implementation
+        loads every file, whatever its name, so this one reads them all, and `load` looks into those strays.
+Rule 4: links are followed, and each real folder is entered once, so that a link to a parent does no harm.
 """
 
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +31,8 @@ class RuleFile:
     """As the user wrote it, or as it stands below the rules folder."""
     data: bytes = field(repr=False)
     """At most MAX_BYTES + 1 of them: one more than allowed is enough to see that it is too much."""
+    stray: bool = False
+    """True: its name does not say that it holds rules, so only its bytes can."""
 
 
 @dataclass(slots=True)
@@ -37,16 +42,18 @@ class Survey:
     files: list[tuple[str, Path]] = field(default_factory=list)
     """Each rule file, with the name that findings use; sorted by it."""
     folders: list[Path] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    """Names of visible files that are no rule files."""
+    strays: list[tuple[str, Path | None]] = field(default_factory=list)
+    """Each other visible file; None for what is no regular file and so is not opened."""
     findings: list[Finding] = field(default_factory=list)
 
 
 def read(path: Path) -> tuple[RuleFile, ...]:
-    """Read one rule file, or every *.yaml, *.yml and *.json below a folder, sorted by name.
+    """Read one rule file, or every file below a folder: *.yaml, *.yml and *.json, then strays, each sorted by name.
+
+    A stray that cannot be read is as good as empty: nothing says that it was to be read.
 
     Raises:
-        RulesError: The path is missing, holds no rule file, or something there cannot be read.
+        RulesError: The path is missing, holds no file at all, or a rule file there cannot be read.
     """
     found = survey(path)
     files = []
@@ -55,8 +62,13 @@ def read(path: Path) -> tuple[RuleFile, ...]:
             files.append(RuleFile(name, _read_bytes(place)))
         except OSError as error:
             found.findings.append(_unreadable(name, error))
-    if not found.files and not found.findings:
-        found.findings.append(Finding(str(path), 0, "", _no_rule_file(found.others)))
+    for name, stray in found.strays:
+        data = b""
+        with suppress(OSError):
+            data = _read_bytes(stray) if stray else b""
+        files.append(RuleFile(name, data, stray=True))
+    if not files and not found.findings:
+        found.findings.append(Finding(str(path), 0, "", _NO_RULE_FILE))
     if found.findings:
         raise RulesError(found.findings)
     return tuple(files)
@@ -73,6 +85,7 @@ def survey(path: Path) -> Survey:
     if stat.S_ISDIR(mode):
         _survey_folder(found, path)
         found.files.sort()
+        found.strays.sort(key=lambda stray: stray[0])
     elif stat.S_ISREG(mode):
         found.files.append((str(path), path))
     else:  # reading a pipe could last for ever, and gives something else the next time
@@ -96,7 +109,7 @@ def _survey_folder(found: Survey, top: Path) -> None:
             continue
         found.folders.append(folder)
         for child in children:
-            if not child.name.startswith("."):
+            if not child.name.startswith(".") and not child.name.endswith("~"):
                 _sort_in(found, top, child, waiting)
 
 
@@ -110,7 +123,7 @@ def _sort_in(found: Survey, top: Path, child: Path, waiting: list[Path]) -> None
     elif stat.S_ISREG(mode) and child.suffix.lower() in SUFFIXES:
         found.files.append((_below(top, child), child))
     else:
-        found.others.append(_below(top, child))
+        found.strays.append((_below(top, child), child if stat.S_ISREG(mode) else None))
 
 
 def links(path: Path) -> Iterator[Path]:
@@ -153,7 +166,7 @@ def _unreadable(name: str, error: OSError, what_to_do: str = "") -> Finding:
     return Finding(name, 0, "", f"cannot be read: {error.strerror or error}{what_to_do}")
 
 
-def _no_rule_file(others: list[str]) -> str:
-    wanted = ", ".join(f"*{suffix}" for suffix in SUFFIXES)
-    besides = f" (it holds {', '.join(sorted(others)[:3])})" if others else ""
-    return f"no rule file in this folder{besides}; rule files are named {wanted} and do not start with a dot"
+_NO_RULE_FILE = (
+    f"no rule file in this folder; rule files are named {', '.join(f'*{suffix}' for suffix in SUFFIXES)} and do not start "
+    "with a dot"
+)

@@ -1,25 +1,45 @@
 """Kinds: a node → a value of one kind, or `Wrong` with what was found, the rule, and what would be right.
 
-Rule 1: a reader knows no key's name; `load` has a table that says which key is of which kind.
+Rule 1: a kind knows no key's name; `tables` says which key is of which kind.
 Rule 2: None says "as if not written". Null is that for every kind, an empty text for texts and choices: generated files
         write every field out.
 Rule 3: a value means what YAML 1.1 and the reference implementation make of it, or it is refused. It is never guessed.
+Rule 4: a kind says itself in words and in JSON Schema, so that the pages made from the tables cannot differ from it. The
+        schema takes whatever the reader takes; the reader may know better.
 """
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
+from ratelimit_svc.durations import read_duration
 from ratelimit_svc.rules import nodes
 from ratelimit_svc.rules.nodes import Scalar, YamlNode, short, shown
 
 T = TypeVar("T")
-Reader = Callable[[YamlNode], T | None]
 
-_TEXT_TAGS = frozenset({"str", "int", "bool", "merge", "value"})
+
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[T]):
+    """One kind of value."""
+
+    words: str
+    """What it is, for people."""
+    schema: Mapping[str, Any]
+    """What it is, in JSON Schema."""
+    read: Callable[[YamlNode], T | None]
+    """Raises `Wrong`."""
+
+
+_TEXT_TAGS = frozenset({"str", "int", "bool", "merge", "value", "timestamp"})
 """Plain scalars that are taken as written: `value: 123` meets "123", `true` meets "true", and `<<` and `=` themselves."""
 
-_TRUE = frozenset({"yes", "true", "on"})
+_TRUE = frozenset({"y", "yes", "true", "on"})
+_BOOLEAN_WORDS = [
+    written for word in ("y", "yes", "on", "n", "no", "off") for written in (word, word.capitalize(), word.upper())
+]
+"""What YAML 1.1 takes for booleans beside true and false, and YAML 1.2, which editors speak, for text."""
 _BASES = {"0b": 2, "0x": 16}
 
 
@@ -35,31 +55,39 @@ def similar(word: str, words: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def text(node: YamlNode) -> str | None:
+class NoChoice(Wrong):
+    """A text, but none of the words that may stand here."""
+
+
+def _text(node: YamlNode) -> str | None:
     """Any scalar that has one meaning as text."""
     scalar = _scalar(node, "text")
     if scalar is None:
         return None
     if scalar.tag == "float":
         raise Wrong(f"{shown(scalar)} is a fraction to YAML; write it in quotes to match it as text")
-    if scalar.tag == "timestamp":
-        raise Wrong(f"{shown(scalar)} is a date to YAML; write it in quotes to match it as text")
     if scalar.tag not in _TEXT_TAGS:
         raise Wrong(f"{shown(scalar)} has the tag {short(scalar.tag)}; write plain text")
     return scalar.text or None
 
 
-def boolean(node: YamlNode) -> bool | None:
+TEXT = Kind("text", {"type": ["string", "integer", "boolean", "null"]}, _text)
+
+
+def _boolean(node: YamlNode) -> bool | None:
     """`true` or `false`, also in YAML 1.1's other words."""
     scalar = _scalar(node, "true or false")
     if scalar is None:
         return None
     if scalar.tag != "bool":
         raise Wrong(f"{shown(scalar)} is {_what(scalar)}; write true or false{_without_quotes(scalar)}")
-    return scalar.text.lower() in _TRUE
+    return truth(scalar)
 
 
-def integer(low: int, high: int) -> Reader[int]:
+BOOLEAN = Kind("true or false", {"anyOf": [{"type": ["boolean", "null"]}, {"enum": _BOOLEAN_WORDS}]}, _boolean)
+
+
+def integer(low: int, high: int) -> Kind[int]:
     """A whole number from low to high."""
     wanted = f"a whole number from {low} to {high}"
 
@@ -67,17 +95,17 @@ def integer(low: int, high: int) -> Reader[int]:
         scalar = _scalar(node, wanted)
         if scalar is None:
             return None
-        number = _number(scalar)
-        if number is None:
+        found = number(scalar)
+        if found is None:
             raise Wrong(f"{shown(scalar)} is {_what(scalar)}; write {wanted}{_without_quotes(scalar)}")
-        if not low <= number <= high:
+        if not low <= found <= high:
             raise Wrong(f"{shown(scalar)} is out of range; write {wanted}")
-        return number
+        return found
 
-    return read
+    return Kind(f"{low} … {high}", {"type": ["integer", "null"], "minimum": low, "maximum": high}, read)
 
 
-def choice(options: Mapping[str, T], noun: str) -> Reader[T]:
+def choice(options: Mapping[str, T], noun: str) -> Kind[T]:
     """One of some words, in any case."""
     wanted = f"one of {', '.join(options)}"
 
@@ -87,13 +115,37 @@ def choice(options: Mapping[str, T], noun: str) -> Reader[T]:
             return None
         word = scalar.text.lower()
         if word not in options:
-            raise Wrong(f"{shown(scalar)} is not {noun}{similar(word, options)}; write {wanted}")
+            raise NoChoice(f"{shown(scalar)} is not {noun}{similar(word, options)}; write {wanted}")
         return options[word]
 
-    return read
+    any_case = "|".join("".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in word) for word in options)
+    schema = {"anyOf": [{"enum": [*options, "", None]}, {"type": "string", "pattern": f"^({any_case})$"}]}
+    return Kind(", ".join(f"`{word}`" for word in options), schema, read)
 
 
-def mapping(node: YamlNode) -> nodes.Mapping | None:
+def duration(low: str, high: str) -> Kind[int]:
+    """A duration from low to high, as microseconds."""
+    low_us, high_us = read_duration(low, days=True), read_duration(high, days=True)
+    wanted = f'a duration with its unit, like "90s", "1h30m" or "7d", {low} … {high}'
+
+    def read(node: YamlNode) -> int | None:
+        scalar = _scalar(node, wanted)
+        if scalar is None or not scalar.text:
+            return None
+        try:
+            # nobody writes longer ones, and the arithmetic of very many digits takes long
+            time_us = read_duration(scalar.text if len(scalar.text) <= 100 else "", days=True)
+        except ValueError:
+            raise Wrong(f"{shown(scalar)} is not a duration; write {wanted}") from None
+        if not low_us <= time_us <= high_us:
+            raise Wrong(f"{shown(scalar)} is out of range; write {wanted}")
+        return time_us
+
+    pattern = r"^$|^\+?((\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h|d))+$"
+    return Kind(f"a duration, {low} … {high}", {"type": ["string", "null"], "pattern": pattern}, read)
+
+
+def _mapping(node: YamlNode) -> nodes.Mapping | None:
     """Keys with values."""
     if _is_null(node):
         return None
@@ -102,7 +154,10 @@ def mapping(node: YamlNode) -> nodes.Mapping | None:
     return node
 
 
-def sequence(node: YamlNode) -> nodes.Sequence | None:
+MAPPING = Kind("a mapping", {"type": ["object", "null"]}, _mapping)
+
+
+def _sequence(node: YamlNode) -> nodes.Sequence | None:
     """A list; its items are not looked at."""
     if _is_null(node):
         return None
@@ -111,18 +166,16 @@ def sequence(node: YamlNode) -> nodes.Sequence | None:
     return node
 
 
-def _scalar(node: YamlNode, wanted: str) -> Scalar | None:
-    if not isinstance(node, Scalar):
-        raise Wrong(f"{shown(node)} stands where {wanted} is expected; write a single value")
-    return None if _is_null(node) else node
+SEQUENCE = Kind("a list", {"type": ["array", "null"]}, _sequence)
 
 
-def _is_null(node: YamlNode) -> bool:
-    return isinstance(node, Scalar) and node.tag == "null"
+def truth(scalar: Scalar) -> bool:
+    """What a boolean says."""
+    return scalar.text.lower() in _TRUE
 
 
-def _number(scalar: Scalar) -> int | None:
-    """YAML 1.1's integers but the sexagesimal ones (`1:30`), which nobody means."""
+def number(scalar: Scalar) -> int | None:
+    """Read YAML 1.1's integers but the sexagesimal ones (`1:30`), which nobody means; None: it is none."""
     sign, digits = 1, scalar.text.replace("_", "").lower()
     if digits.startswith(("+", "-")):
         sign, digits = (-1 if digits[0] == "-" else 1), digits[1:]
@@ -134,6 +187,16 @@ def _number(scalar: Scalar) -> int | None:
         return sign * int(digits, _BASES.get(digits[:2], 8 if digits.startswith("0") else 10))
     except ValueError:
         return None
+
+
+def _scalar(node: YamlNode, wanted: str) -> Scalar | None:
+    if not isinstance(node, Scalar):
+        raise Wrong(f"{shown(node)} stands where {wanted} is expected; write a single value")
+    return None if _is_null(node) else node
+
+
+def _is_null(node: YamlNode) -> bool:
+    return isinstance(node, Scalar) and node.tag == "null"
 
 
 def _what(scalar: Scalar) -> str:

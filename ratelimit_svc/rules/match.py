@@ -10,7 +10,7 @@ Rule 2: entries are matched as pairs. The reference joins key and value by `_` a
 Rule 3: the caller chooses the values, so a lookup takes time linear in them, whatever the patterns.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -173,3 +173,20 @@ def find(domain: Domain, entries: Iterable[Entry]) -> tuple[Rule, ...]:
             return ()
         node = below
     return node.rules
+
+
+def replaced(rules: Iterable[Rule]) -> frozenset[str]:
+    """Return the names of the limits that do not count in a request that meets these rules, unlimited ones included."""
+    return frozenset().union(*(rule.replaces for rule in rules))
+
+
+def label(rule: Rule, domain: str, entries: Sequence[Entry]) -> str:
+    """Return what metrics call a rule when these entries met it: its id, with their own values where the rule says so."""
+    if not rule.label:
+        return rule.id
+    steps = (
+        (f"{entry.key}={entry.value}" if entry.value else entry.key) if step is None else step
+        for step, entry in zip(rule.label, entries, strict=False)
+    )
+    suffix = "".join(step or "" for step in rule.label[len(entries) :])
+    return "/".join([domain, *steps]) + suffix

@@ -1,4 +1,4 @@
-"""Nodes: what one rule file holds, each part with its line, and what was found wrong in it.
+"""Nodes: what one rule file holds, each part with its line, and what was found wrong or odd in it.
 
 Rule 1: this file knows YAML's shapes and nothing about rules: tags are resolved, values are not.
 Rule 2: aliases share nodes and may even make a node contain itself, so who walks the nodes must count: `Document.spend`.
@@ -12,7 +12,9 @@ from typing import NamedTuple, NoReturn
 from ratelimit_svc.errors import Finding
 
 MAX_EXPANDED = 100_000
-"""Descriptors, merged keys and kilobytes of rule ids of one file, aliases expanded: what stops an alias bomb."""
+"""Descriptors, limits, merged keys and kilobytes of rule ids of one file, aliases expanded: what stops an alias bomb."""
+SMALL = 0.1
+"""What a value of metadata or a name in `replaces` counts among them."""
 MAX_MERGES = 64
 """Mappings merged into each other by `<<`, one behind the other."""
 MAX_FINDINGS = 1_000
@@ -73,49 +75,70 @@ class GaveUp(Exception):  # noqa: N818 — not an error: the findings say what i
 
 
 class Document:
-    """One file while it is read: what was found wrong, and how much of it was seen."""
+    """One file while it is read: what was found wrong or odd, and how much of it was seen.
 
-    def __init__(self, file: str) -> None:
-        self._file = file
-        self._findings: list[Finding] = []
-        self._spent = 0
+    What is wrong is an error. What is odd does not do what it seems to, but the reference implementation loads it: a
+    warning, unless the file is read strictly.
+    """
+
+    def __init__(self, file: str, *, strict: bool = False) -> None:
+        self.file = file
+        self.strict = strict
+        """True: what is odd is wrong. Set it at any time; a file that uses a key of ours is read strictly."""
+        self._errors: list[Finding] = []
+        self._oddities: list[Finding] = []
+        self._spent = 0.0
         self._entries: dict[int, Entries] = {}
 
     def wrong(self, at: At, message: str) -> None:
-        """Note a finding about a node."""
+        """Note an error about a node."""
         self._note(at.node.line, at.path, message)
 
+    def odd(self, at: At, message: str) -> None:
+        """Note a warning about a node."""
+        self.odd_line(at.node.line, message, at.path)
+
+    def odd_line(self, line: int, message: str, path: str = "") -> None:
+        """Note a warning about a line; 0: about the file as a whole."""
+        if self.strict:
+            self._note(line, path, message)
+        elif len(self._oddities) < MAX_FINDINGS:  # the file loads for all that, so very many are no reason to stop
+            self._oddities.append(self._finding(line, path, message))
+
     def give_up(self, line: int, path: str, message: str) -> NoReturn:
-        """Note a finding that ends the reading of this file."""
+        """Note an error that ends the reading of this file."""
         self._note(line, path, message)
         raise GaveUp
 
-    def in_order(self) -> list[Finding]:
-        """The findings by line; those about the file as a whole at the end."""
-        return sorted(self._findings, key=lambda finding: finding.line or _LAST)
+    def errors(self) -> list[Finding]:
+        """What keeps the file from being used, by line; what is about the file as a whole at the end."""
+        return _by_line([*self._errors, *self._oddities] if self.strict else self._errors)
 
-    def spend(self, at: At, amount: int = 1) -> None:
+    def warnings(self) -> list[Finding]:
+        """What does not, in the same order."""
+        return [] if self.strict else _by_line(self._oddities)
+
+    def spend(self, at: At, amount: float = 1) -> None:
         """Count what aliases multiply."""
         self._spent += amount
         if self._spent > MAX_EXPANDED:
             message = (
-                f"too large with its aliases expanded: more than {MAX_EXPANDED} descriptors, merged keys and kilobytes"
+                f"too large with its aliases expanded: more than {MAX_EXPANDED} descriptors, limits, merged keys and"
             )
-            self.give_up(at.node.line, at.path, f"{message} of paths; split the file by domain")
+            self.give_up(at.node.line, at.path, f"{message} kilobytes of paths; split the file by domain")
 
     def entries(self, at: At) -> Entries:
         """Read a mapping, `<<` included: its own keys win over merged ones, and those merged first over later ones."""
         return self._flat(at, at.node, 0)
 
     def _note(self, line: int, path: str, message: str) -> None:
-        if len(path) > 240:
-            path = f"{path[:119]}…{path[-120:]}"
-        self._findings.append(Finding(self._file, line, path, message))
-        if len(self._findings) >= MAX_FINDINGS:
-            self._findings.append(
-                Finding(self._file, 0, "", f"more than {MAX_FINDINGS} findings; the rest is not shown")
-            )
+        self._errors.append(self._finding(line, path, message))
+        if len(self._errors) >= MAX_FINDINGS:
+            self._errors.append(self._finding(0, "", f"more than {MAX_FINDINGS} findings; the rest is not shown"))
             raise GaveUp
+
+    def _finding(self, line: int, path: str, message: str) -> Finding:
+        return Finding(self.file, line, path if len(path) <= 240 else f"{path[:119]}…{path[-120:]}", message)
 
     def _flat(self, at: At, node: YamlNode, depth: int) -> Entries:
         assert isinstance(node, Mapping)
@@ -141,10 +164,13 @@ class Document:
                 self.wrong(At(key, at.path), "a key must be plain text; this one is a list or a mapping")
             elif key.tag == "merge":
                 merged.extend(self._merged(value, at.path))
-            elif key.text in own:
-                first = own[key.text][0].line
-                self.wrong(At(key, at.path), f"{shown(key)} is written twice here, first on line {first}; keep one")
             else:
+                if key.text in own:
+                    first = own[key.text][0].line
+                    message = (
+                        f"{shown(key)} is written twice here, first on line {first}, and the last one counts; keep one"
+                    )
+                    self.odd(At(key, at.path), message)
                 own[key.text] = key, value
         return own
 
@@ -154,6 +180,10 @@ class Document:
         if len(mappings) < len(nodes):
             self.wrong(At(value, path), "`<<` merges a mapping or a list of mappings; write `<<: *anchor`")
         return mappings
+
+
+def _by_line(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: finding.line or _LAST)
 
 
 def shown(node: YamlNode) -> str:

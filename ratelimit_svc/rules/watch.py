@@ -7,7 +7,7 @@ Rule 2: nothing is kept between looks but what was seen last. The places to watc
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +50,7 @@ async def watch(
     on_rules: Callable[[RuleSet, tuple[RuleFile, ...]], None],
     on_error: Callable[[RulesError], None],
     *,
+    loader: Callable[[Iterable[RuleFile]], RuleSet] = load,
     known: tuple[RuleFile, ...] | None = None,
     wake: asyncio.Event | None = None,
     every: float = 5.0,
@@ -64,6 +65,7 @@ async def watch(
         path: A rule file or a folder of them. It may be missing: that is an error until it appears.
         on_rules: Is given the new rules and the files they came from. Must not block.
         on_error: Is given what is wrong with the present files. The rules given before stay valid. Must not block.
+        loader: `load`, with the options that the caller wants (`functools.partial`).
         known: The files that the caller has loaded already; a change since then is reported. None: the first look is
             reported too.
         wake: Set it to have a look at once (SIGHUP).
@@ -88,7 +90,7 @@ async def watch(
             now = await asyncio.to_thread(_look, path)
             if now != seen:
                 seen = now
-                outcome = await asyncio.to_thread(_compile, now)
+                outcome = await asyncio.to_thread(_compile, now, loader)
                 if isinstance(outcome, RuleSet):
                     failed = ()
                     on_rules(outcome, now.files)
@@ -107,11 +109,11 @@ def _look(path: Path) -> Seen:
         return Seen((), error.findings)
 
 
-def _compile(seen: Seen) -> RuleSet | RulesError:
+def _compile(seen: Seen, loader: Callable[[Iterable[RuleFile]], RuleSet]) -> RuleSet | RulesError:
     if seen.unreadable:
         return RulesError(seen.unreadable)
     try:
-        return load(seen.files)
+        return loader(seen.files)
     except RulesError as error:
         return error
 
@@ -146,7 +148,8 @@ async def _notice(places: Places, wake: asyncio.Event, stop: asyncio.Event) -> N
 
 def _places(path: Path) -> Places:
     found = survey(path)
-    leading = [path, *(place for place in (*found.folders, *(file for _, file in found.files)) if place.is_symlink())]
+    inside = (*found.folders, *(file for _, file in found.files), *(stray for _, stray in found.strays if stray))
+    leading = [path, *(place for place in inside if place.is_symlink())]
     names: set[Path] = set()
     for place in leading:
         with suppress(OSError):  # not ours to look into; the next look may see more

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar
 
 from ratelimit_svc.errors import SettingsError
+from ratelimit_svc.model import Algorithm
 from ratelimit_svc.settings import redis_address
 from ratelimit_svc.settings.kinds import BOOLEAN, PORT, TEXT, Kind, choice, duration, integer
 from ratelimit_svc.settings.redis_address import RedisAddress
@@ -73,6 +74,13 @@ class Settings:
     port: int = _from("PORT", PORT, "8080", "Port of the HTTP side: /healthcheck, /json, /metrics. 0: any free one.")
     grpc_host: str = _from("GRPC_HOST", TEXT, "0.0.0.0", "Address of the gRPC side; :: is every address.")  # noqa: S104 - as above
     grpc_port: int = _from("GRPC_PORT", PORT, "8081", "Port of the gRPC side. 0: any free one.")
+    debug_host: str = _from(
+        "DEBUG_HOST",
+        TEXT,
+        "127.0.0.1",
+        "Address of the debug side, which shows what callers sent: loopback unless it is opened.",
+    )
+    debug_port: int = _from("DEBUG_PORT", PORT, "6070", "Port of the debug side: /debug/requests. 0: any free one.")
 
     redis_address: str = _from(
         "REDIS_URL",
@@ -147,6 +155,25 @@ class Settings:
         "RUNTIME_IGNOREDOTFILES", BOOLEAN, "false", "Accepted: dot files and dot folders are never read, either way."
     )
 
+    strict: bool = _from(
+        "STRICT",
+        BOOLEAN,
+        "false",
+        "Refuse rule files for what is only a warning else: what loads, but does not do what it seems to.",
+    )
+    merge_domain_config: bool = _from(
+        "MERGE_DOMAIN_CONFIG",
+        BOOLEAN,
+        "false",
+        "Several rule files may describe one domain: their descriptors are put together, in the order of the files' names.",
+    )
+    default_algorithm: str = _from(
+        "DEFAULT_ALGORITHM",
+        choice(*(algorithm.name.lower() for algorithm in Algorithm)),
+        "sliding_window",
+        "What counts where a rule does not say: fixed_window is what the reference implementation does.",
+    )
+
     ready_requires_redis: bool = _from(
         "READY_REQUIRES_REDIS",
         BOOLEAN,
@@ -161,6 +188,24 @@ class Settings:
     )
     drain_timeout_us: int = _from(
         "DRAIN_TIMEOUT", duration("0s", "1h"), "5s", "Then wait at most so long for the requests under way."
+    )
+    shadow_mode: bool = _from(
+        "SHADOW_MODE",
+        BOOLEAN,
+        "false",
+        "Deny nobody: all is counted and reported as if it were enforced, and every request passes.",
+    )
+    response_dynamic_metadata: bool = _from(
+        "RESPONSE_DYNAMIC_METADATA",
+        BOOLEAN,
+        "false",
+        "Tell Envoy with each answer, for its access log, which rule decided, whose quota it is, and the reset.",
+    )
+    denial_log_every_us: int = _from(
+        "DENIAL_LOG_INTERVAL",
+        duration("0s", "1h"),
+        "1s",
+        "Log at most one denial of each rule in this time, with the number of those not logged. 0s: none.",
     )
     log_level: str = _from(
         "LOG_LEVEL",
@@ -195,6 +240,11 @@ class Settings:
         if self.rules:
             return Path(self.rules)
         return Path(self.runtime_root, self.runtime_subdirectory.lstrip("/"), self.runtime_appdirectory.lstrip("/"))
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """What counts where a rule does not say."""
+        return Algorithm[self.default_algorithm.upper()]
 
     @property
     def redis_url(self) -> str | None:

@@ -7,9 +7,10 @@ are. Nothing here knows a setting by name; see `settings`.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from types import MappingProxyType
 from typing import Generic, TypeVar
+
+from ratelimit_svc.durations import read_duration
 
 T = TypeVar("T")
 
@@ -58,19 +59,6 @@ def _within(read: Callable[[str], int], least: int, most: int) -> Callable[[str]
 
 # Go's integers: prefixes, a leading zero for octal, underscores between digits.
 _INTEGER = re.compile(r"0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO](_?[0-7])+|[1-9](_?[0-9])*|0(?P<octal>(_?[0-7])*)")
-_DURATION = re.compile(r"(?P<number>[0-9]+\.?[0-9]*|\.[0-9]+)(?P<unit>ns|us|µs|μs|ms|s|m|h)")
-_UNIT_US: Mapping[str, Fraction] = MappingProxyType(
-    {
-        "ns": Fraction(1, 1_000),
-        "us": Fraction(1),
-        "µs": Fraction(1),  # U+00B5, the micro sign
-        "μs": Fraction(1),  # U+03BC, the Greek letter
-        "ms": Fraction(1_000),
-        "s": Fraction(1_000_000),
-        "m": Fraction(60_000_000),
-        "h": Fraction(3_600_000_000),
-    }
-)
 _SWITCH: Mapping[str, bool] = MappingProxyType(
     dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True)
     | dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False)
@@ -87,21 +75,6 @@ def read_integer(text: str) -> int:
     if not (match := _INTEGER.fullmatch(digits)):
         raise ValueError
     return sign * int(f"0o{match['octal']}" if match["octal"] else digits, 0)
-
-
-def read_duration(text: str) -> int:
-    """Read a duration as Go's `time.ParseDuration` does, in whole microseconds; what is below one is cut off.
-
-    Raises:
-        ValueError: it is none; a plain number, but for 0, is none either.
-    """
-    sign, lengths = _sign(text)
-    if lengths == "0":
-        return 0
-    parts = list(_DURATION.finditer(lengths))
-    if not parts or "".join(part[0] for part in parts) != lengths:
-        raise ValueError
-    return sign * int(sum(Fraction(part["number"]) * _UNIT_US[part["unit"]] for part in parts))
 
 
 def read_switch(text: str) -> bool:

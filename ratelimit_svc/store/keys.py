@@ -10,6 +10,7 @@ Names and values are percent-encoded, so nothing a caller sends can hold a brace
 never make one key. What is long is replaced by its hash, so no key exceeds MAX_KEY bytes after the prefix.
 """
 
+import re
 from collections.abc import Iterable
 from hashlib import blake2b
 from urllib.parse import quote
@@ -20,6 +21,9 @@ MAX_PART = 128
 """Bytes of one tag or path; longer ones are hashed."""
 
 MAX_KEY = 2 * MAX_PART + 32
+
+_SAFE = re.compile(r"[A-Za-z0-9_.~-]*")
+"""What `quote` would leave as it is: most names and values, and seeing so takes a third of its time."""
 
 
 def key(
@@ -42,7 +46,7 @@ def key(
 
 def _escaped(text: str) -> str:
     """Return the text with everything percent-encoded but letters, digits and `_.-~`."""
-    return quote(text, safe="")
+    return text if _SAFE.fullmatch(text) else quote(text, safe="")
 
 
 def _bounded(text: str) -> str:

@@ -47,11 +47,12 @@ ONE_OVERDRAWN = -2
 
 
 def script() -> bytes:
-    """Return the script: each algorithm as a local of its letter, then the batch that takes them."""
-    parts = ["local algorithms = {}\n"]
+    """Return the script: each algorithm under its letter, made when the first charge asks for it, then the batch."""
+    parts = ["local algorithms = setmetatable({}, {__index = function(made, letter)\n"]
     for algorithm, name in ALGORITHMS.items():
-        parts.append(f"algorithms['{algorithm.value}'] = (function()\n{_lua(name)}\nreturn {_class(name)}\nend)()\n")
-    return "".join([*parts, _lua("batch")]).encode()
+        made = f"made[letter] = (function()\n{_lua(name)}\nreturn {_class(name)}\nend)()"
+        parts.append(f"if letter == '{algorithm.value}' then\n{made}\nend\n")
+    return "".join([*parts, "return rawget(made, letter)\nend})\n", _lua("batch")]).encode()
 
 
 def _lua(name: str) -> str:

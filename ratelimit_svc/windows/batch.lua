@@ -20,6 +20,7 @@ local AUTO, ALWAYS = 1, 2
 local NOT, FITS, OVERDRAWN = 0, 1, 2
 local BAD_KEY, ONE_OVERDRAWN = -1, -2
 local floor, max, min = math.floor, math.max, math.min
+local unpack_at = struct.unpack
 
 local now = tonumber(ARGV[1])
 if now == 0 then
@@ -37,14 +38,14 @@ local function note_change(key, window)
 end
 
 -- the window of a charge as it stands now; false if the key holds something else
-local function open(key, charge)
+local function open(key, algorithm, length, shape)
   local window = opened[key]
   if window == nil then
     local stored = redis.pcall('GET', key)
     if type(stored) == 'table' then
       window = false
     else
-      window = algorithms[charge.algorithm].open(stored, now, charge.window, charge.shape) or false
+      window = algorithms[algorithm].open(stored, now, length, shape) or false
     end
     opened[key] = window
     if window and window.must_save then note_change(key, window) end
@@ -52,33 +53,27 @@ local function open(key, charge)
   return window
 end
 
--- the line's charges, each with its window; nil if a key is bad
+-- the line's charges, each with its window, and whether all keys are sound
 local function charges_of(spec, first_key)
   local charges = {}
   local sound = true
   for at = 1, #spec, CHARGE do
-    local algorithm, role, kind, overdraft, limit, length, shape, hits = struct.unpack('<c1BBBdddd', spec, at)
-    local charge = {algorithm = algorithm, role = role, kind = kind, overdraft = overdraft, limit = limit,
-                    window = length, shape = shape, hits = hits, key = KEYS[first_key + #charges]}
-    charge.state = open(charge.key, charge)
-    sound = sound and charge.state
-    charges[#charges + 1] = charge
+    local algorithm, role, kind, overdraft, limit, length, shape, hits = unpack_at('<c1BBBdddd', spec, at)
+    local key = KEYS[first_key + #charges]
+    local window = open(key, algorithm, length, shape)
+    sound = sound and window
+    charges[#charges + 1] = {
+      key = key, state = window, role = role, kind = kind, overdraft = overdraft, limit = limit, hits = hits,
+      need = hits > 0 and hits or (window and window.CHECK_NEEDS),
+      -- whether it fits whatever the window holds
+      always = kind == REFUND or (hits > 0 and overdraft == ALWAYS),
+    }
   end
   return charges, sound
 end
 
--- what a charge needs: a check as much as its algorithm says
-local function need(charge)
-  return charge.hits > 0 and charge.hits or charge.state.CHECK_NEEDS
-end
-
--- whether a charge fits whatever the window holds
-local function always(charge)
-  return charge.kind == REFUND or (charge.hits > 0 and charge.overdraft == ALWAYS)
-end
-
 local function fit(charge, room)
-  if always(charge) or room >= need(charge) then return FITS end
+  if charge.always or room >= charge.need then return FITS end
   if charge.hits > 0 and charge.overdraft == AUTO and charge.state.budget and room > 0 then return OVERDRAWN end
   return NOT
 end
@@ -134,8 +129,8 @@ local function take(charges, n)
     local charged = granted > 0 and charge.fit ~= NOT
     if charged and apply(charge, granted) then note_change(charge.key, window) end
     local fits_in = 0
-    if not always(charge) and (not charged or granted < n or charge.fit == OVERDRAWN) then
-      fits_in = window:until_fits(now, charge.limit, window.asked + need(charge))
+    if not charge.always and (not charged or granted < n or charge.fit == OVERDRAWN) then
+      fits_in = window:until_fits(now, charge.limit, window.asked + charge.need)
     end
     if charged and charge.fit == OVERDRAWN and charge.role ~= SHADOW then overdrawn = true end
     if charge.kind ~= REFUND and not (charged and granted == n) then window.asked = window.asked + charge.hits end

@@ -17,8 +17,8 @@ local MONDAY = 4 * DAY
 local floor, ceil, min = math.floor, math.ceil, math.min
 local pack, unpack_at = struct.pack, struct.unpack
 
-local function window_of(ends, total, window, starts_with_hit, budget)
-  return setmetatable({ends = ends, total = total, window = window, starts_with_hit = starts_with_hit,
+local function window_of(ends, total, window, starts_with_hit, anew, budget)
+  return setmetatable({ends = ends, total = total, window = window, starts_with_hit = starts_with_hit, anew = anew,
                        budget = budget, asked = 0}, FixedWindow)
 end
 
@@ -55,22 +55,22 @@ end
 
 -- open(stored, now us, window us, shape) -> the window as it stands now; nil if stored is not one of ours
 function FixedWindow.open(stored, now, window, shape)
-  local ends = end_of(now, window, shape)
-  local begins_anew = shape == BEGIN_AT_FIRST_HIT
-  if not stored then return window_of(ends, 0, window, begins_anew, false) end
+  local anew = end_of(now, window, shape)
+  local with_hit = shape == BEGIN_AT_FIRST_HIT
+  if not stored then return window_of(anew, 0, window, with_hit, anew, false) end
   if #stored ~= SIZE or string.byte(stored) ~= VERSION then return nil end
   local flags, stored_ends, total = unpack_at('<Bdd', stored, 2)
   if not (sound(stored_ends) and sound(total)) then return nil end
   local budget = flags == 1
   if stored_ends - now > 2 * window then
-    local state = window_of(ends, total, window, begins_anew, budget)
+    local state = window_of(anew, total, window, with_hit, anew, budget)
     state.must_save = true
     return state
   end
-  if (stored_ends <= now or total == 0) and stored_ends ~= ends then
-    return window_of(ends, 0, window, begins_anew, budget)
+  if (stored_ends <= now or total == 0) and stored_ends ~= anew then
+    return window_of(anew, 0, window, with_hit, anew, budget)
   end
-  local state = window_of(stored_ends, total, window, begins_anew, budget)
+  local state = window_of(stored_ends, total, window, with_hit, anew, budget)
   state.unmoved = true
   return state
 end
@@ -86,6 +86,9 @@ end
 function FixedWindow:give_back(hits)
   local left = min(hits, self.total)
   self.total = self.total - left
+  if self.total == 0 and self.ends ~= self.anew then
+    self.ends, self.unmoved = self.anew, false
+  end
   return left > 0
 end
 

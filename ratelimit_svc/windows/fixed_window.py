@@ -30,6 +30,8 @@ class FixedWindow:
     window: int
     """W in µs."""
     starts_with_hit: bool
+    anew: int
+    """Where it would end if it began now."""
     budget: bool = False
     """As in `SlidingWindow`."""
     unmoved: bool = False
@@ -44,15 +46,15 @@ class FixedWindow:
 
         An end more than 2 W ahead was written by a clock that was wrong: its hits are taken to be of now.
         """
-        ends = end_of(now, window, shape)
-        begins_anew = shape == BEGIN_AT_FIRST_HIT
+        anew = end_of(now, window, shape)
+        with_hit = shape == BEGIN_AT_FIRST_HIT
         if stored is None:
-            return cls(ends, 0, window, begins_anew)
+            return cls(anew, 0, window, with_hit, anew)
         if stored.ends - now > 2 * window:
-            return cls(ends, stored.total, window, begins_anew, stored.budget, must_save=True)
-        if (stored.ends <= now or stored.total == 0) and stored.ends != ends:
-            return cls(ends, 0, window, begins_anew, stored.budget)
-        stored.starts_with_hit = begins_anew
+            return cls(anew, stored.total, window, with_hit, anew, stored.budget, must_save=True)
+        if (stored.ends <= now or stored.total == 0) and stored.ends != anew:
+            return cls(anew, 0, window, with_hit, anew, stored.budget)
+        stored.starts_with_hit, stored.anew = with_hit, anew
         return stored
 
     def room(self, limit: int) -> int:
@@ -64,9 +66,11 @@ class FixedWindow:
         self.total += hits
 
     def give_back(self, hits: int) -> bool:
-        """Take `hits` off, down to nothing. Return whether it has to be stored."""
+        """Take `hits` off, down to nothing, and then it begins anew. Return whether it has to be stored."""
         left = min(hits, self.total)
         self.total -= left
+        if self.total == 0 and self.ends != self.anew:
+            self.ends, self.unmoved = self.anew, False
         return left > 0
 
     def mark(self) -> bool:

@@ -1,0 +1,124 @@
+"""What the process knows of itself: its store, its rules, its health. It tells the log, health and metrics."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import time
+
+import structlog
+
+from ratelimit_svc import __version__
+from ratelimit_svc.denials import Denial
+from ratelimit_svc.errors import RulesError
+from ratelimit_svc.health import Health
+from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.metrics import Metrics
+from ratelimit_svc.rules.files import RuleFile
+from ratelimit_svc.rules.match import RuleSet
+from ratelimit_svc.rules.words import in_words
+from ratelimit_svc.settings import Settings
+from ratelimit_svc.store.memory import MemoryStore
+
+NO_RULES, STORE_AWAY = "no rules loaded", "the store is away"
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class State:
+    """What the process knows of itself, and tells health, log and metrics."""
+
+    settings: Settings
+    health: Health
+    metrics: Metrics
+    store_up: bool
+    store_reason: str = ""
+    rules: RuleSet | None = None
+    rules_error: RulesError | None = None
+    warned: set[str] = field(default_factory=set)
+    """The warnings of the rules in force: those that a reload finds again are not told again."""
+    rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the rules were looked at: good or not, there is something to say."""
+
+    def on_store_up(self, warnings: list[str]) -> None:
+        """Note that the store answers."""
+        self._store(up=True)
+        log.info("store is up", url=self.settings.redis_url_shown)
+        for warning in warnings:
+            log.warning(warning)
+
+    def on_store_down(self, reason: str) -> None:
+        """Note that the store is away: from now on the rules' policies answer."""
+        self._store(up=False, reason=reason)
+        log.error("store is away: answering by on_store_failure", url=self.settings.redis_url_shown, reason=reason)
+
+    def _store(self, *, up: bool, reason: str = "") -> None:
+        self.store_up, self.store_reason = up, reason
+        if self.settings.ready_requires_redis:
+            self.health.note(STORE_AWAY, holds=not up)
+
+    def on_rules(self, rules: RuleSet, files: tuple[RuleFile, ...]) -> None:
+        """Note rules that are now in force."""
+        self.rules, self.rules_error = rules, None
+        self.metrics.rules_loads.ok += 1
+        self.metrics.rules_loaded_at = time()
+        self.health.note(NO_RULES, holds=False)
+        self.rules_seen.set()
+        log.info("rules loaded", files=len(files), domains=len(rules.domains), rules=len(rules.rules))
+        for finding in map(str, rules.warnings):
+            if finding not in self.warned:
+                log.warning("rules: this does not do what it seems to", finding=finding)
+        self.warned = {str(finding) for finding in rules.warnings}
+
+    def on_rules_error(self, error: RulesError) -> None:
+        """Note rules that cannot be used; those in force stay."""
+        self.rules_error = error
+        self.metrics.rules_loads.failed += 1
+        self.rules_seen.set()
+        kept = "nothing is limited yet" if self.rules is None else "the rules in force stay"
+        for finding in error.findings:
+            log.error("rules not loaded", finding=str(finding), kept=kept)
+
+    def detail(self) -> Mapping[str, object]:
+        """Return what `/healthcheck?verbose` shows."""
+        return {
+            "version": __version__,
+            "store": {
+                "kind": "redis" if self.settings.redis_url else "memory",
+                "url": self.settings.redis_url_shown,
+                "up": self.store_up,
+                "reason": self.store_reason,
+            },
+            "rules": {
+                "count": len(self.rules.rules) if self.rules else 0,
+                "domains": sorted(self.rules.domains) if self.rules else [],
+                "loaded_at": self.metrics.rules_loaded_at,
+                "findings": [str(finding) for finding in self.rules_error.findings] if self.rules_error else [],
+                "warnings": sorted(self.warned),
+            },
+        }
+
+    def measure(self, limiter: Limiter, local: MemoryStore) -> None:
+        """Tell the metrics where their gauges are read."""
+        gauges = self.metrics.gauges
+        gauges.queue_length = lambda: limiter.waiting.requests
+        gauges.plan_memory_bytes = lambda: limiter.plans.bytes
+        gauges.plan_memory_entries = lambda: len(limiter.plans)
+        gauges.memory_windows = lambda: len(local)
+        gauges.memory_windows_forgotten = lambda: local.forgotten
+        gauges.store_up = lambda: self.store_up
+        gauges.ready = lambda: self.health.ready
+
+    def on_denial(self, denial: Denial) -> None:
+        """Log one denial."""
+        log.info(
+            "denied",
+            rule=denial.rule,
+            tenant=denial.tenant,
+            limit=in_words(denial.limit),
+            window=denial.window,
+            hits=denial.hits,
+            remaining=denial.remaining,
+            reset_s=denial.reset_s,
+            others=denial.others,
+        )

@@ -1,0 +1,164 @@
+"""The debug side of a real process: what it shows, to whom, and what is logged of denials."""
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+
+from ratelimit_svc.admin import debug, http
+from ratelimit_svc.demo.child import until
+from ratelimit_svc.demo.parts import Replica
+from ratelimit_svc.model import Entry
+from ratelimit_svc.settings import Settings
+from ratelimit_svc.wire.client import Client, request
+
+RULES = """
+domain: shop
+tenant: tenant
+descriptors:
+  - {key: tenant, rate_limit: {unit: hour, requests_per_unit: 2}}
+"""
+
+
+@pytest.fixture
+def rules(tmp_path):
+    """A rule file of one rule, two an hour."""
+    path = tmp_path / "shop.yaml"
+    path.write_text(RULES)
+    return path
+
+
+def ask(replica: Replica, *descriptors: Entry, times: int = 1) -> None:
+    with Client(replica.address, timeout_s=5) as client:
+        for _ in range(times):
+            client.ask(request("shop", [[one] for one in descriptors]))
+
+
+async def page(replica: Replica, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(replica.debug + path) as answer:
+        return answer.status, await answer.text()
+
+
+async def test_recent_requests_are_shown(tmp_path, rules):
+    """A replica shows what it was asked, by which rule it was limited, and what no rule limits."""
+    async with Replica(tmp_path / "replica", rules=rules) as replica:
+        ask(replica, Entry("tenant", "acme"), times=3)
+        ask(replica, Entry("path", "/"))
+        status, text = await page(replica, "/debug/requests")
+        newest, oldest = json.loads(text)["requests"]
+        assert status == 200
+        assert newest["descriptors"][0]["why"] == "no descriptor fits path=/: this level has tenant"
+        assert oldest["descriptors"][0]["limits"][0]["used"] == 2
+        assert oldest["descriptors"][0]["limits"][0]["frees_in_s"] > 3000
+        unmatched = json.loads((await page(replica, "/debug/requests?unmatched"))[1])["requests"]
+        assert unmatched == [newest]
+        assert (await page(replica, "/"))[1].startswith("/debug/requests: ")
+
+
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        ("limit=0", "limit=0: must be a whole number from 1 to 500\n"),
+        ("limit=501", "limit=501: must be a whole number from 1 to 500\n"),
+        ("limit=many", "limit=many: must be a whole number from 1 to 500\n"),
+        ("tenant=acme", "tenant: unknown; there are limit, domain, entry and unmatched\n"),
+    ],
+)
+async def test_a_wrong_query_is_told(query, why):
+    """What is not understood is refused with what would be."""
+
+    async def never(*_):
+        raise AssertionError
+
+    async with (
+        http.serving(debug.make_app(recent=never, most=500), "127.0.0.1", 0) as port,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/debug/requests?{query}") as answer,
+    ):
+        assert (answer.status, await answer.text()) == (400, why)
+
+
+def test_it_listens_on_loopback_unless_opened():
+    """It shows what callers sent: nobody else gets to see that by default."""
+    assert Settings.from_environment({}).debug_host == "127.0.0.1"
+
+
+async def test_denials_are_logged_but_not_all_of_them(tmp_path, rules):
+    """The first says rule, tenant, window and reset; those that follow within the interval are only counted."""
+    env = {"LOG_FORMAT": "json", "DENIAL_LOG_INTERVAL": "1h"}
+    async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
+        ask(replica, Entry("tenant", "acme"), times=20)
+        denied = [line for line in map(json.loads, replica.log.read_text().splitlines()) if line["event"] == "denied"]
+    (one,) = denied
+    assert 3540 <= one.pop("reset_s") <= 3660
+    assert {name: one[name] for name in ("rule", "tenant", "limit", "window", "hits", "remaining", "others")} == {
+        "rule": "shop/tenant",
+        "tenant": "acme",
+        "limit": "2 per hour, sliding in 60 slices of 1 min",
+        "window": "{acme}shop/tenant=acme:s3600000000",
+        "hits": 1,
+        "remaining": 0,
+        "others": 0,
+    }
+
+
+async def test_denials_need_not_be_logged(tmp_path, rules):
+    """An interval of 0 logs none."""
+    env = {"LOG_FORMAT": "json", "DENIAL_LOG_INTERVAL": "0s"}
+    async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
+        ask(replica, Entry("tenant", "acme"), times=5)
+        assert "denied" not in replica.log.read_text()
+
+
+async def test_warnings_of_rules_are_logged_once(tmp_path, rules):
+    """What does not do what it seems to is told when it is loaded, and not again with each reload that still has it."""
+    odd = "domain: shop\nunit: hour\ndescriptors: [{key: a, rate_limit: {unit: hour, requests_per_unit: %d}}]\n"
+    rules.write_text(odd % 1)
+    async with Replica(tmp_path / "replica", rules=rules, env={"LOG_FORMAT": "json"}) as replica:
+        rules.write_text(odd % 2)
+
+        async def reloaded() -> bool:
+            return await replica.metric("ratelimit_svc_rules_loads_total", result="ok") >= 2
+
+        await until(reloaded, "the new rules are loaded")
+        lines = [json.loads(line) for line in replica.log.read_text().splitlines()]
+        told = [line["finding"] for line in lines if line["event"].startswith("rules: this does not")]
+        assert told == [finding for finding in told if "`unit`" in finding or "'unit'" in finding]
+        assert len(told) == 1
+        async with aiohttp.ClientSession() as session, session.get(f"{replica.http}/healthcheck?verbose") as answer:
+            assert (await answer.json())["rules"]["warnings"] == told
+
+
+@pytest.mark.parametrize("setting", [{"STRICT": "true"}])
+async def test_strict_rules_are_refused_for_what_is_odd(tmp_path, rules, setting):
+    """With STRICT the same warnings keep the rules from being loaded."""
+    rules.write_text("domain: shop\nunit: hour\n")
+    replica = Replica(tmp_path / "replica", rules=rules, env={"LOG_FORMAT": "json", **setting})
+    starting = asyncio.create_task(replica.start())
+
+    async def refused() -> bool:
+        return replica.log.exists() and "rules not loaded" in replica.log.read_text()
+
+    try:
+        await until(refused, "the rules are refused")
+    finally:
+        starting.cancel()
+        await asyncio.wait([starting])
+        await replica.stop()
+
+
+async def test_the_settings_reach_the_loader(tmp_path):
+    """MERGE_DOMAIN_CONFIG puts two files together, DEFAULT_ALGORITHM counts where they do not say how."""
+    folder = tmp_path / "rules"
+    folder.mkdir()
+    for key in ("a", "b"):
+        (folder / f"{key}.yaml").write_text(
+            f"domain: shop\ndescriptors: [{{key: {key}, rate_limit: {{unit: hour, requests_per_unit: 2}}}}]\n"
+        )
+    env = {"MERGE_DOMAIN_CONFIG": "true", "DEFAULT_ALGORITHM": "fixed_window"}
+    async with Replica(tmp_path / "replica", rules=folder, env=env) as replica:
+        ask(replica, Entry("a", "1"), Entry("b", "1"))
+        (seen,) = json.loads((await page(replica, "/debug/requests"))[1])["requests"]
+        limits = [limit for each in seen["descriptors"] for limit in each["limits"]]
+        assert [limit["limit"] for limit in limits] == ["2 per hour, fixed windows since the epoch"] * 2
