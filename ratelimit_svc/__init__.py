@@ -8,7 +8,8 @@ The way of a request, and where to look:
     store     where windows are kept                 (store/memory, store/redis, store/keys)
     windows   the arithmetic, in Python and in Lua   (windows/batch; sliding_window, fixed_window, token_bucket)
 
-    why a request was limited: rules/explain before it comes, recent and denials once it has, metadata for Envoy's log.
+    why a request was limited: rules/explain before it comes, recent and denials once it has, dynamic_metadata for
+    Envoy's log.
 
     model has the values all of them speak, server the life of the process and state what it knows of itself, settings
     what it can be told, admin its HTTP sides, cli its commands, demo the product shown at work.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from time import perf_counter_ns
 
-from ratelimit_svc import metadata, plans, verdicts
+from ratelimit_svc import dynamic_metadata, plans, verdicts
 from ratelimit_svc.deadlines import Deadlines
 from ratelimit_svc.denials import Denial, Denials
 from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailableError
@@ -287,5 +287,5 @@ class Limiter:
             self._metrics.shadowed += 1
             verdict = verdict._replace(code=Code.OK)
         if plan.request is not None:
-            verdict = verdict._replace(metadata=metadata.describe(plan, plan.request, verdict))
+            verdict = verdict._replace(metadata=dynamic_metadata.describe(plan, plan.request, verdict))
         return self._encode(verdict)

@@ -210,7 +210,7 @@ def local_share(plan: Plan, replicas: int) -> Plan:
         limit = -(-charge.limit // replicas)
         bucket = charge.algorithm is Algorithm.TOKEN_BUCKET
         shape = -(-charge.shape // replicas) if bucket else charge.shape
-        return replace(charge, limit=limit, shape=shape, role=charge.role if local else Role.SHADOW)
+        return charge._replace(limit=limit, shape=shape, role=charge.role if local else Role.SHADOW)
 
     return replace(plan, charges=tuple(map(share, plan.charges)))
 

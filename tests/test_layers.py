@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "state recent",
         "wire admin settings logs",
         "limiter",
-        "denials metadata",
+        "denials dynamic_metadata",
         "plans waiting verdicts deadlines metrics health",
         "rules store",
         "windows",

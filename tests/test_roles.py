@@ -137,9 +137,9 @@ async def fill(store: Store, planner: Planner, limits: list[list[Known]]) -> Non
         counted = {one.rule.id: one for one in several}
         for charge in charges_of(planner, place):
             one = counted[charge.rule.id]
-            plain = replace(charge, role=Role.GATE)
-            check = replace(plain, kind=Kind.CHECK, hits=0, overdraft=Overdraft.AUTO)
-            hits = replace(plain, hits=one.counted, overdraft=Overdraft.ALWAYS)
+            plain = charge._replace(role=Role.GATE)
+            check = plain._replace(kind=Kind.CHECK, hits=0, overdraft=Overdraft.AUTO)
+            hits = plain._replace(hits=one.counted, overdraft=Overdraft.ALWAYS)
             made = [*([check] if one.budget else []), *([hits] if one.counted else [])]
             await store.take([Line((each,), 1) for each in made])
 
@@ -152,7 +152,7 @@ async def counted(store: Store, planner: Planner, limits: list[list[Known]]) -> 
 async def _counted(store: Store, planner: Planner, place: int, several: list[Known]) -> str:
     most, held = 2**31, {}
     for charge in charges_of(planner, place):
-        check = replace(charge, role=Role.GATE, kind=Kind.CHECK, hits=0, limit=most, overdraft=Overdraft.NEVER)
+        check = charge._replace(role=Role.GATE, kind=Kind.CHECK, hits=0, limit=most, overdraft=Overdraft.NEVER)
         (grant,) = await store.take([Line((check,), 1)])
         held[charge.rule.id] = most - grant.outcomes[0].remaining
     return " + ".join(str(held[one.rule.id]) for one in several if one.rule.id in held) or "-"

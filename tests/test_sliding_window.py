@@ -1,6 +1,5 @@
 """The Python twin: narrated walks with a moved clock, and brute force."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -226,7 +225,7 @@ def test_no_mixture_of_roles_and_kinds_admits_more_than_the_limit(history):
         walk.now += step.passes
         for line, grant in zip(step.lines, walk.take(*step.lines), strict=True):
             fitted = [
-                replace(one, role=Role.GATE)
+                one._replace(role=Role.GATE)
                 for one, outcome in zip(line.charges, grant.outcomes, strict=True)
                 if not grant.overdrawn and (line.n > 1 or outcome.fits_in_us == 0)
             ]

@@ -55,8 +55,7 @@ class Request(NamedTuple):
     """`hits_addend` of the request; 0 counts as 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """One thing to count."""
 
     key: bytes
