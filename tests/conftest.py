@@ -1,11 +1,13 @@
 """Real stores for all tests: one Valkey and one Redis 6.2 a session, from their wheels."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import pytest_asyncio
 import uvloop
+from hypothesis import settings
 from redis import Redis
 
 from ratelimit_svc.demo.parts import RedisServer, redis, valkey
@@ -14,6 +16,10 @@ from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from tests.histories import START
 from tests.limiting import Recording
+
+# CI tries the same examples every time, so that it fails for what was changed; elsewhere each run tries others
+settings.register_profile("ci", derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 BOTH_LOOPS = {"test_store", "test_limiter", "test_coalescing", "test_in_time", "test_policy", "test_grpcio"}
 """Tests that run on both loops, which differ in what a broken connection raises and in their timers."""

@@ -205,13 +205,15 @@ class Log:
         self.hits.append((when, key, hits))
 
     def give_back(self, when: int, key: bytes, hits: int) -> None:
-        """Note hits that were given back: no more than can have been there."""
-        self.hits.append((when, key, -min(hits, max(self.within(when, key, 2 * self.window), 0))))
+        """Note hits that were given back: no more than can have been there, for no hit counts as long as two windows."""
+        there = sum(
+            taken for at, name, taken in self.hits if name == key and taken > 0 and when - 2 * self.window < at <= when
+        )
+        self.hits.append((when, key, -min(hits, there)))
 
-    def within(self, when: int, key: bytes, length: int = 0) -> int:
+    def within(self, when: int, key: bytes) -> int:
         """Return the key's hits, less refunds, in the interval of one window that ends now, its older end excluded."""
-        start = when - (length or self.window)
-        return sum(hits for at, name, hits in self.hits if name == key and start < at <= when)
+        return sum(hits for at, name, hits in self.hits if name == key and when - self.window < at <= when)
 
 
 def admit(log: Log, when: int, lines: Iterable[Line], grants: Iterable[Grant]) -> None:
