@@ -236,11 +236,14 @@ class Limiter:
             if waiting.done:
                 continue
             if later >= 0:
-                told = self._tell(plan, verdicts.granted(plan, grant, later))
+                verdict = verdicts.granted(plan, grant, later)
+                told = self._tell(plan, verdict)
                 self._metrics.granted(plan, grant)
+                self._metrics.over_limit += verdict.code is Code.OVER_LIMIT
             else:
                 told = refusal = refusal or self._tell(plan, verdicts.denied(plan, grant))
                 self._metrics.denied(plan, verdicts.denying(plan, grant))
+                self._metrics.over_limit += 1
                 self._denials.note(plan, grant)
             waiting.done = True
             waiting.answer(told)
@@ -270,6 +273,7 @@ class Limiter:
             return
         verdict = self._by_local_share(plan) if policy is OnStoreFailure.LOCAL else verdicts.by_policy(plan, policy)
         waiting.admitted = verdict.code is Code.OK
+        self._metrics.over_limit += verdict.code is Code.OVER_LIMIT
         waiting.answer(self._tell(plan, verdict))
 
     def _by_local_share(self, plan: Plan) -> Verdict:
@@ -284,7 +288,6 @@ class Limiter:
     def _tell(self, plan: Plan, verdict: Verdict) -> bytes:
         """Return a verdict's bytes, with what access logs want to know of it where that is asked for."""
         if self._options.shadow_mode and verdict.code is Code.OVER_LIMIT:
-            self._metrics.shadowed += 1
             verdict = verdict._replace(code=Code.OK)
         if plan.request is not None:
             verdict = verdict._replace(metadata=dynamic_metadata.describe(plan, plan.request, verdict))

@@ -127,7 +127,7 @@ class Metrics:
     def __init__(self) -> None:
         self.requests = 0
         self.bad_requests = 0
-        self.shadowed = 0
+        self.over_limit = 0
         self.batches = 0
         self.lines = 0
         self.plan_memory_misses = 0
@@ -214,9 +214,9 @@ COUNTERS = (
     Row("ratelimit_svc_requests_total", "Requests received.", _one(lambda m: m.requests)),
     Row("ratelimit_svc_bad_requests_total", "Requests refused for what they say.", _one(lambda m: m.bad_requests)),
     Row(
-        "ratelimit_svc_shadow_mode_total",
-        "Requests that passed only because of SHADOW_MODE.",
-        _one(lambda m: m.shadowed),
+        "ratelimit_svc_over_limit_total",
+        "Requests over their limits: denied, unless SHADOW_MODE lets them pass.",
+        _one(lambda m: m.over_limit),
     ),
     Row(
         "ratelimit_svc_rule_decisions_total",

@@ -74,21 +74,21 @@ class Planner:
             raise BadRequestError(
                 f"rate limit request has {len(request.descriptors)} descriptors; at most {MAX_CHARGES} are taken"
             )
+        kept = request if self.keep_requests else None
         domain = self.rules.domains.get(request.domain)
-        matched = [] if domain is None else [self._matched(domain, each) for each in request.descriptors]
+        if domain is None:
+            return _put_together([], [None] * len(request.descriptors), kept)
+        matched = [self._matched(domain, descriptor) for descriptor in request.descriptors]
         dropped = replaced(chain.from_iterable(matched))
         charges: list[tuple[int, Charge]] = []
-        meanings: list[Rule | None] = []
-        for place, descriptor in enumerate(request.descriptors):
-            rules = [rule for rule in matched[place] if _name(rule) not in dropped] if domain is not None else []
-            meanings.append(next((rule for rule in rules if rule.limit is None), None))
-            if domain is not None:
-                charges += (
-                    (place, self._charge(domain, descriptor, rule, request.hits)) for rule in rules if rule.limit
-                )
+        unlimited: list[Rule | None] = []
+        for place, (descriptor, met) in enumerate(zip(request.descriptors, matched, strict=True)):
+            rules = [rule for rule in met if rule.limit is None or rule.limit.name not in dropped]
+            unlimited.append(next((rule for rule in rules if rule.limit is None), None))
+            charges += [(place, self._charge(domain, descriptor, rule, request.hits)) for rule in rules if rule.limit]
         if len(charges) > MAX_CHARGES:
             raise BadRequestError(f"rate limit request meets {len(charges)} limits; at most {MAX_CHARGES} are taken")
-        return _put_together(charges, meanings, request if self.keep_requests else None)
+        return _put_together(charges, unlimited, kept)
 
     def _matched(self, domain: Domain, descriptor: Descriptor) -> tuple[Rule, ...]:
         """Return the rules that count for a descriptor: those it meets, or one made of the limit that it brings along."""
@@ -143,19 +143,15 @@ class Planner:
         )
 
 
-def _name(rule: Rule) -> str | None:
-    return rule.limit.name if rule.limit is not None else None
-
-
-def _put_together(charges: list[tuple[int, Charge]], meanings: Sequence[Rule | None], request: Request | None) -> Plan:
-    """Order the charges, and note for each descriptor where its own are."""
+def _put_together(charges: list[tuple[int, Charge]], unlimited: Sequence[Rule | None], request: Request | None) -> Plan:
+    """Order the charges, each with its descriptor's place, and note for each descriptor where its own are."""
     charges.sort(key=lambda placed: 0 if placed[1].kind is Kind.REFUND else _ORDER[placed[1].role])
     where: dict[int, list[int]] = {}
     for index, (place, _) in enumerate(charges):
         where.setdefault(place, []).append(index)
     ordered = tuple(charge for _, charge in charges)
     descriptors: tuple[Meaning, ...] = tuple(
-        tuple(where[place]) if place in where else meaning for place, meaning in enumerate(meanings)
+        tuple(where[place]) if place in where else rule for place, rule in enumerate(unlimited)
     )
     return Plan(
         descriptors=descriptors,

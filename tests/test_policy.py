@@ -162,6 +162,9 @@ async def test_in_shadow_mode_nobody_is_denied_and_all_is_counted_as_if(held, aw
     told = [await tell(limiter, asks("tenant=a")) for _ in range(7)]
     assert [verdict.code for verdict in told] == [Code.OK] * 7
     assert [verdict.statuses[0].code for verdict in told] == [Code.OK] * 5 + [Code.OVER_LIMIT] * 2
-    assert limiter._metrics.shadowed == 2
+    assert limiter._metrics.over_limit == 2
     assert (await tell(limiter, asks("error=1"))).code is Code.OK
     assert (await tell(limiter, asks("deny=1"))).code is Code.OK
+    at_once = await asyncio.gather(*(tell(limiter, asks("tenant=b")) for _ in range(9)))
+    assert {verdict.code for verdict in at_once} == {Code.OK}
+    assert limiter._metrics.over_limit == 2 + away + 4  # while the store is away, deny=1 is over, too
