@@ -199,21 +199,29 @@ class Log:
 
     def __post_init__(self) -> None:
         self.hits: list[tuple[int, bytes, int]] = []
+        self._there: dict[bytes, list[tuple[int, int]]] = {}
+        """By key what may still be there to be given back: (when, hits), the oldest first."""
 
     def admit(self, when: int, key: bytes, hits: int) -> None:
         """Note hits that were admitted."""
         self.hits.append((when, key, hits))
+        self._there.setdefault(key, []).append((when, hits))
 
     def give_back(self, when: int, key: bytes, hits: int) -> None:
-        """Note hits that were given back: no more than can have been there, for no hit counts as long as two windows."""
-        there = sum(
-            taken for at, name, taken in self.hits if name == key and taken > 0 and when - 2 * self.window < at <= when
-        )
-        self.hits.append((when, key, -min(hits, there)))
+        """Note hits that were given back: the oldest first, and no more than can have been there, which is for two windows."""
+        left, kept = hits, []
+        for at, there in self._there.get(key, []):
+            if at > when - 2 * self.window:
+                cut = min(there, left)
+                left -= cut
+                kept.append((at, there - cut))
+        self._there[key] = kept
+        self.hits.append((when, key, left - hits))
 
     def within(self, when: int, key: bytes) -> int:
         """Return the key's hits, less refunds, in the interval of one window that ends now, its older end excluded."""
-        return sum(hits for at, name, hits in self.hits if name == key and when - self.window < at <= when)
+        start = when - self.window
+        return sum(hits for at, name, hits in self.hits if name == key and start < at <= when)
 
 
 def admit(log: Log, when: int, lines: Iterable[Line], grants: Iterable[Grant]) -> None:

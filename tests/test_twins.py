@@ -105,9 +105,9 @@ def test_lua_keeps_promise_1(client, history):
 
 
 FULL = (Line((charge("full", 1),), 1),)
-ALIGNED = (Line((fixed("fixed", 1),), 1),)
-AT_ITS_END = [Step(0, 0, ALIGNED), Step(MINUTE, 0, ALIGNED)]
 FAR_AHEAD = [Step(0, 50 * MINUTE, FULL), Step(0, -50 * MINUTE, FULL), Step(30_000_000, 0, FULL)]
+FULL_MINUTE = (Line((fixed("fixed", 1),), 1),)
+TO_THE_BOUNDARY = [Step(0, 0, FULL_MINUTE), Step(MINUTE, 0, FULL_MINUTE)]
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def test_one_small_mistake_makes_the_twins_differ(valkey_server, name, old, new)
 
     @given(history=histories(**OF_ONE[name]))
     @example(history=FAR_AHEAD)
-    @example(history=AT_ITS_END)
+    @example(history=TO_THE_BOUNDARY)
     @settings(TWINS, max_examples=2000, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
     def compare(history):
         same(lua, history)
