@@ -155,7 +155,8 @@ class Metrics:
         """Count one request that was charged, on each of its rules."""
         for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
             if charge.kind is Kind.REFUND:
-                self._count(charge, "refunded")
+                if charge.hits:  # else its rule forbids it
+                    self._count(charge, "refunded")
             elif outcome.fits_in_us == 0 or (charge.role is Role.GATE and not grant.overdrawn):
                 counts = self.rule(charge.label)
                 counts.requests.allowed += 1

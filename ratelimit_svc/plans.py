@@ -158,11 +158,17 @@ def _put_together(charges: list[tuple[int, Charge]], unlimited: Sequence[Rule | 
         charges=ordered,
         coalesces=_coalesces(ordered),
         on_store_failure=max(
-            (charge.rule.on_store_failure for charge in ordered if charge.role is not Role.SHADOW),
+            (_policy(charge) for charge in ordered if charge.role is not Role.SHADOW),
             default=OnStoreFailure.ALLOW,
         ),
         request=request,
     )
+
+
+def _policy(charge: Charge) -> OnStoreFailure:
+    """Return what a charge asks for while the store is away. A refund never denies: it goes to the local share at most."""
+    policy = charge.rule.on_store_failure
+    return min(policy, OnStoreFailure.LOCAL) if charge.kind is Kind.REFUND else policy
 
 
 def _shared(entries: Sequence[Entry], rule: Rule) -> Sequence[Entry]:
@@ -198,11 +204,15 @@ def _plain(charge: Charge) -> bool:
 def local_share(plan: Plan, replicas: int) -> Plan:
     """Return the plan with each limit cut to one replica's share, ceil(limit / replicas).
 
-    Only those whose rule says `local` keep their role: beside them, rules that say `allow` let pass.
+    Only those whose rule says `local` keep their role: beside them, rules that say `allow` let pass, and a quota that does
+    is the one that fits.
     """
+    fits = any(
+        charge.role is Role.QUOTA and charge.rule.on_store_failure is OnStoreFailure.ALLOW for charge in plan.charges
+    )
 
     def share(charge: Charge) -> Charge:
-        local = charge.rule.on_store_failure is OnStoreFailure.LOCAL
+        local = charge.rule.on_store_failure is OnStoreFailure.LOCAL and not (fits and charge.role is Role.QUOTA)
         limit = -(-charge.limit // replicas)
         bucket = charge.algorithm is Algorithm.TOKEN_BUCKET
         shape = -(-charge.shape // replicas) if bucket else charge.shape

@@ -121,11 +121,15 @@ def by_policy(plan: Plan, policy: OnStoreFailure) -> Verdict:
         if not isinstance(meaning, tuple):
             return _uncounted(meaning)
         for charge in (plan.charges[at] for at in meaning):
-            if refused and charge.rule.on_store_failure is policy and charge.role is not Role.SHADOW:
+            if refused and charge.rule.on_store_failure is policy and _denies(charge):
                 return Status(Code.OVER_LIMIT, charge.rule.limit, 0, 1)
         return NO_RULE
 
     return Verdict(Code.OVER_LIMIT if refused else Code.OK, tuple(map(status, plan.descriptors)))
+
+
+def _denies(charge: Charge) -> bool:
+    return charge.role is not Role.SHADOW and charge.kind is not Kind.REFUND
 
 
 def _seconds(time_us: int) -> int:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ratelimit_svc.model import Algorithm, Charge, Grant, Kind, Line, Overdraft, Role
 from ratelimit_svc.plans import _coalesces
 from ratelimit_svc.store.memory import MemoryStore
+from ratelimit_svc.windows import KEEP_BUDGET_US
 from tests.histories import (
     DAY,
     MINUTE,
@@ -98,7 +99,11 @@ class Oracle:
                 way = "ok" if passes else "no"
             elif one.hits <= left or one.overdraft is Overdraft.ALWAYS:
                 way = "ok"
-            elif one.overdraft is Overdraft.AUTO and one.key in budgets and left > 0:
+            elif (
+                one.overdraft is Overdraft.AUTO
+                and one.key in budgets
+                and (left > 0 or one.limit > self.held.get(one.key, 0))  # something is left, or was before
+            ):
                 way = "over"
             else:
                 way = "no"
@@ -386,7 +391,7 @@ def test_a_sliding_window_gives_back_its_oldest_hits_first():
 
 @ALGORITHMS
 def test_a_key_asked_by_checks_only_stays_a_budget_as_long_as_checks_come(make, clock):
-    """One check a half window for an hour, and the key is still known as a budget; when they cease, it is forgotten."""
+    """One check a half window for an hour, and the key is still known as a budget; an hour after they cease, it is forgotten."""
     store = MemoryStore(clock)
     check = [Line((make("k", 5, hits=0, overdraft=Overdraft.AUTO),), 1)]
     for _ in range(120):
@@ -394,9 +399,34 @@ def test_a_key_asked_by_checks_only_stays_a_budget_as_long_as_checks_come(make, 
         clock.now += MINUTE // 2
     (grant,) = store.take_now([Line((make("k", 5, hits=9, overdraft=Overdraft.AUTO),), 1)])
     assert grant.overdrawn
+    clock.now += KEEP_BUDGET_US
+    store.expire(clock.now)
+    assert len(store) == 1
     clock.now += 20 * MINUTE
     store.expire(clock.now)
     assert len(store) == 0
+
+
+@ALGORITHMS
+async def test_a_cost_that_comes_long_after_the_check_is_not_lost(make, store, clock):
+    """A stream may last for many windows: what it cost is counted, however little fits in one window."""
+    await store.take([Line((make("k", 5, hits=0, window=SECOND, overdraft=Overdraft.AUTO),), 1)])
+    clock.now += 30 * SECOND
+    (grant,) = await store.take([Line((make("k", 5, hits=9, window=SECOND, overdraft=Overdraft.AUTO),), 1)])
+    assert grant.overdrawn
+    (grant,) = await store.take([Line((make("k", 5, hits=0, window=SECOND, overdraft=Overdraft.AUTO),), 1)])
+    assert grant.granted == 0
+
+
+@ALGORITHMS
+def test_a_cost_in_several_charges_is_counted_whole(make):
+    """Two parts of one cost on one budget in one request: what the first leaves does not keep the second from counting."""
+    for first, second in ((9, 2), (5, 2), (3, 9)):
+        walk = Walk()
+        walk.ask(make("k", 5, hits=0, overdraft=Overdraft.AUTO))
+        grant = walk.ask(*(make("k", 5, hits=hits, overdraft=Overdraft.AUTO) for hits in (first, second)))
+        assert (grant.granted, grant.overdrawn, walk.windows[b"k"].total) == (1, True, first + second)
+        assert walk.ask(make("k", 5, hits=2, overdraft=Overdraft.AUTO)).granted == 0
 
 
 @ALGORITHMS

@@ -6,8 +6,9 @@ import pytest
 import redis
 
 from ratelimit_svc.errors import StoreUnavailableError
-from ratelimit_svc.model import Algorithm, Code, Limit, OnStoreFailure, Role, Rule, Status, Unit
+from ratelimit_svc.model import Algorithm, Code, Entry, Limit, OnStoreFailure, Role, Rule, Status, Unit
 from ratelimit_svc.store.redis import RedisStore
+from ratelimit_svc.wire.client import request
 from tests.limiting import asks, make, rules_of, sends, tell
 
 
@@ -168,3 +169,31 @@ async def test_in_shadow_mode_nobody_is_denied_and_all_is_counted_as_if(held, aw
     at_once = await asyncio.gather(*(tell(limiter, asks("tenant=b")) for _ in range(9)))
     assert {verdict.code for verdict in at_once} == {Code.OK}
     assert limiter._metrics.over_limit == 2 + away + 4  # while the store is away, deny=1 is over, too
+
+
+QUOTAS = """
+domain: shop
+descriptors:
+  - {key: mine, quota_mode: true, rate_limit: {unit: minute, requests_per_unit: 1}}
+  - {key: free, quota_mode: true, rate_limit: {unit: minute, requests_per_unit: 1, on_store_failure: allow}}
+  - {key: strict, rate_limit: {unit: minute, requests_per_unit: 1, on_store_failure: deny}}
+  - {key: wrong, rate_limit: {unit: minute, requests_per_unit: 1, on_store_failure: error}}
+"""
+
+
+async def test_a_quota_that_allows_is_the_one_that_fits(held):
+    """While the store is away a full quota of this replica's share denies only where no other quota lets pass."""
+    limiter = make(held, rules=QUOTAS)
+    held.away = True
+    assert [(await tell(limiter, asks("mine=1"))).code for _ in range(2)] == [Code.OK, Code.OVER_LIMIT]
+    assert (await tell(limiter, asks("mine=1", "free=1"))).code is Code.OK
+
+
+@pytest.mark.parametrize("key", ["strict", "wrong"])
+async def test_a_refund_is_ok_whatever_the_policy(held, key):
+    """Nobody is denied for giving back: while the store is away it goes to this replica's share."""
+    limiter = make(held, rules=QUOTAS)
+    held.away = True
+    message = request("shop", [[Entry(key, "1")]])
+    message.descriptors[0].is_negative_hits = True
+    assert (await tell(limiter, message.SerializeToString())).code is Code.OK

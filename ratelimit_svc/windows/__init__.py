@@ -5,3 +5,6 @@ reference implementation's, `token_bucket` for those who want a burst. The memor
 
 Rules for what stands here: no I/O, no clock of its own (the store says what time it is), integers only.
 """
+
+KEEP_BUDGET_US = 3_600_000_000
+"""A key that was made a budget is kept for so long beyond its hits: the cost of a stream may come an hour after its check."""

@@ -74,7 +74,10 @@ end
 
 local function fit(charge, room)
   if charge.always or room >= charge.need then return FITS end
-  if charge.hits > 0 and charge.overdraft == AUTO and charge.state.budget and room > 0 then return OVERDRAWN end
+  if charge.hits > 0 and charge.overdraft == AUTO and charge.state.budget
+     and max(room, charge.state:room(charge.limit)) > 0 then
+    return OVERDRAWN
+  end
   return NOT
 end
 

@@ -7,8 +7,8 @@ Rules:
    quota and shadow that fits. Else nothing is.
 3. A check fits while something remains (`CHECK_NEEDS`), and counts nothing; a granted one with `Overdraft.AUTO` makes its key
    a budget. A refund fits always.
-4. Overdraft: ALWAYS fits; AUTO, on a budget in which anything is left, is charged as if it fitted, and the grant says that
-   it was overdrawn.
+4. Overdraft: ALWAYS fits; AUTO, on a budget in which anything is left, or was before this request, is charged as if it
+   fitted, and the grant says that it was overdrawn. So no part is lost of a cost that comes in several charges.
 5. A line of n > 1 holds gates on different keys only, without overdraft or refunds, so that "g of n" says all: the result
    is that of taking the n requests one after another.
 6. Every key is read before any is written. A window that nothing was charged to is not written, unless its clock was wrong
@@ -130,8 +130,8 @@ def _fit(charge: Charge, window: Window, room: int) -> int:
     """Return how a charge fits into the room that is left."""
     if _always(charge) or room >= (charge.hits or window.CHECK_NEEDS):
         return FITS
-    if charge.hits > 0 and charge.overdraft is Overdraft.AUTO and window.budget and room > 0:
-        return OVERDRAWN
+    if charge.hits > 0 and charge.overdraft is Overdraft.AUTO and window.budget:
+        return OVERDRAWN if max(room, window.room(charge.limit)) > 0 else NOT
     return NOT
 
 

@@ -4,7 +4,7 @@
 --   byte 1      format version (1)
 --   byte 2      1 if it is a budget, else 0
 --   bytes 3-18  ends (us), total: doubles, little endian
--- Expiry: W after the end. It frees memory and decides nothing.
+-- Expiry: W after the end; of a budget an hour later. It frees memory and decides nothing.
 
 local FixedWindow = {}
 FixedWindow.__index = FixedWindow
@@ -14,6 +14,7 @@ local VERSION, SIZE, TOTAL_AT = 1, 18, 10
 local BEGIN_AT_EPOCH, BEGIN_AT_FIRST_HIT, BEGIN_ON_MONDAY = 0, -1, -2
 local DAY = 86400000000
 local MONDAY = 4 * DAY
+local KEEP_BUDGET = 3600000000
 local floor, ceil, min = math.floor, math.ceil, math.min
 local pack, unpack_at = struct.pack, struct.unpack
 
@@ -112,7 +113,7 @@ end
 -- save(key, now us): within a window only the total changes, and the expiry stands
 function FixedWindow:save(key, now)
   if self.unmoved then return redis.call('SETRANGE', key, TOTAL_AT, pack('<d', self.total)) end
-  local expiry_ms = ceil((self.ends + self.window - now) / 1000)
+  local expiry_ms = ceil((self.ends + self.window + (self.budget and KEEP_BUDGET or 0) - now) / 1000)
   return redis.call('SET', key, pack('<BBdd', VERSION, self.budget and 1 or 0, self.ends, self.total),
     'PX', string.format('%.0f', expiry_ms))
 end

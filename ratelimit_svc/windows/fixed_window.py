@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from ratelimit_svc.model import BEGIN_AT_EPOCH, BEGIN_AT_FIRST_HIT, BEGIN_ON_MONDAY, MICROSECONDS
+from ratelimit_svc.windows import KEEP_BUDGET_US
 
 DAY = 86_400 * MICROSECONDS
 MONDAY = 4 * DAY
@@ -94,7 +95,7 @@ class FixedWindow:
 
     def expires(self) -> int:
         """Return when (µs) the window may be forgotten."""
-        return self.ends + self.window
+        return self.ends + self.window + self.budget * KEEP_BUDGET_US
 
 
 def end_of(now: int, window: int, shape: int) -> int:

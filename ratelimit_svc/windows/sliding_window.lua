@@ -5,7 +5,7 @@
 --   byte 2      1 if it is a budget, else 0
 --   bytes 3-34  width (us), head (slice number), total, here: doubles, little endian
 --   then        (slice, hits) pairs of doubles, oldest first: the older slices that hold something
--- Expiry: 2 W after the head's start, set when the head moves. It frees memory and decides nothing.
+-- Expiry: 2 W after the head's start, set when the head moves; of a budget an hour later. It frees memory and decides nothing.
 -- Numbers: integers below 2^53 in doubles; text is written with %.0f, because Lua's own way keeps 14 digits.
 
 local SlidingWindow = {}
@@ -13,6 +13,7 @@ SlidingWindow.__index = SlidingWindow
 SlidingWindow.CHECK_NEEDS = 1
 
 local VERSION, HEADER, PAIR, TOTAL_AT = 1, 34, 16, 18
+local KEEP_BUDGET = 3600000000
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local pack, unpack_at = struct.pack, struct.unpack
 
@@ -149,7 +150,7 @@ function SlidingWindow:save(key, now)
   if self.unmoved then
     return redis.call('SETRANGE', key, TOTAL_AT, pack('<dd', self.total, self.here))
   end
-  local expiry_ms = ceil((self.head * self.width + 2 * self.window - now) / 1000)
+  local expiry_ms = ceil((self.head * self.width + 2 * self.window + (self.budget and KEEP_BUDGET or 0) - now) / 1000)
   return redis.call('SET', key,
     pack('<BBdddd', VERSION, self.budget and 1 or 0, self.width, self.head, self.total, self.here) .. self.older,
     'PX', string.format('%.0f', expiry_ms))

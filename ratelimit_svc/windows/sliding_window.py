@@ -11,6 +11,8 @@ The running total makes a take O(1): each slice is added once and subtracted onc
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+from ratelimit_svc.windows import KEEP_BUDGET_US
+
 
 @dataclass(slots=True)
 class SlidingWindow:
@@ -136,7 +138,7 @@ class SlidingWindow:
 
     def expires(self) -> int:
         """Return when (µs) the window may be forgotten: nothing counts any more by then."""
-        return self.head * self.width + 2 * self.window
+        return self.head * self.width + 2 * self.window + self.budget * KEEP_BUDGET_US
 
     def _leaves(self, number: int) -> int:
         """Return when (µs) the hits of a slice cease to count."""

@@ -4,7 +4,7 @@
 --   byte 1      format version (1)
 --   byte 2      1 if it is a budget, else 0
 --   bytes 3-26  at (us), total (hits), part (W-ths of a hit): doubles, little endian
--- Expiry: 2 W after it is empty. It frees memory and decides nothing.
+-- Expiry: 2 W after it is empty; of a budget an hour later. It frees memory and decides nothing.
 
 local TokenBucket = {}
 TokenBucket.__index = TokenBucket
@@ -13,6 +13,7 @@ TokenBucket.CHECK_NEEDS = 1
 local VERSION, SIZE = 1, 26
 local LONGEST = 315360000000000
 local EXACT = 9007199254740992
+local KEEP_BUDGET = 3600000000
 local floor, ceil, min = math.floor, math.ceil, math.min
 local pack, unpack_at = struct.pack, struct.unpack
 
@@ -117,7 +118,7 @@ end
 
 -- save(key, now us)
 function TokenBucket:save(key, now)
-  local expiry_ms = ceil((self:until_empty(self.at) + 2 * self.window + self.at - now) / 1000)
+  local expiry_ms = ceil((self:until_empty(self.at) + 2 * self.window + self.at + (self.budget and KEEP_BUDGET or 0) - now) / 1000)
   return redis.call('SET', key,
     pack('<BBddd', VERSION, self.budget and 1 or 0, self.at, self.total, self.part),
     'PX', string.format('%.0f', expiry_ms))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from ratelimit_svc.model import LONGEST_US
+from ratelimit_svc.windows import KEEP_BUDGET_US
 
 
 @dataclass(slots=True)
@@ -100,7 +101,7 @@ class TokenBucket:
 
     def expires(self) -> int:
         """Return when (µs) the bucket may be forgotten."""
-        return self.at + 2 * self.window + self.until_empty(self.at)
+        return self.at + 2 * self.window + self.until_empty(self.at) + self.budget * KEEP_BUDGET_US
 
     def _until_drained(self, now: int, hits: int, part: int) -> int:
         """Return the time (µs) until so many hits and W-ths of one have drained."""
