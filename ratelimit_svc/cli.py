@@ -124,7 +124,7 @@ def _entry(text: str) -> Entry:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 2**32 - 1:
+    if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= 2**32 - 1:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number from 1 to 4294967295")
     return int(text)
 

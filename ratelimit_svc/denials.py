@@ -9,6 +9,9 @@ from typing import NamedTuple
 from ratelimit_svc.model import MICROSECONDS, Grant, Limit, Plan
 from ratelimit_svc.verdicts import deciding
 
+LONGEST_TENANT = 200
+"""Characters of a tenant's name in a log: callers may choose it."""
+
 
 class Denial(NamedTuple):
     """One denial, and those of the same rule that were not told."""
@@ -24,7 +27,9 @@ class Denial(NamedTuple):
     remaining: int
     reset_s: int
     """When so many hits would fit, in whole seconds."""
-    others: int
+    overdrawn: bool = False
+    """True if it was charged all the same: a cost that was known only afterwards."""
+    others: int = 0
     """How many denials of this rule were not told since the last that was."""
 
 
@@ -44,27 +49,28 @@ class Denials:
         self._rules: dict[str, list[float]] = {}
         """When each rule may be told again, and how many were not told since."""
 
-    def note(self, plan: Plan, grant: Grant) -> None:
-        """Note that a request of this plan was denied."""
+    def note(self, plan: Plan, grant: Grant, requests: int = 1) -> None:
+        """Note that so many requests of this plan were told that they are over their limits."""
         if self._tell is None or (place := deciding(plan, grant)) is None:
             return
         charge, outcome = plan.charges[place], grant.outcomes[place]
         now = self._clock()
         state = self._rules.setdefault(charge.rule.id, [now, 0])
         if now < state[0]:
-            state[1] += 1
+            state[1] += requests
             return
-        others, state[0], state[1] = int(state[1]), now + self._every_s, 0
+        others, state[0], state[1] = int(state[1]) + requests - 1, now + self._every_s, 0
         assert charge.rule.limit is not None
         self._tell(
             Denial(
                 rule=charge.rule.id,
-                tenant=charge.tenant,
+                tenant=charge.tenant[:LONGEST_TENANT],
                 limit=charge.rule.limit,
                 window=charge.key.decode("utf-8", "replace"),
                 hits=charge.hits,
                 remaining=outcome.remaining,
                 reset_s=-(-outcome.fits_in_us // MICROSECONDS),
+                overdrawn=grant.overdrawn,
                 others=others,
             )
         )

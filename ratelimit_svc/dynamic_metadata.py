@@ -108,4 +108,5 @@ def _copied(value: Any) -> Any:
 
 def _as_text(limit: Limit) -> str:
     unit = limit.unit.name if limit.unit is not None else "UNKNOWN"
-    return f"requests_per_unit:{limit.requests_per_unit} unit:{unit}"
+    several = f" unit_multiplier:{{value:{limit.multiplier}}}" if limit.multiplier != 1 else ""
+    return f"requests_per_unit:{limit.requests_per_unit} unit:{unit}{several}"

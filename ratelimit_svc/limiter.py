@@ -28,8 +28,9 @@ from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.waiting import Answer, Waiting, WaitingLine, WaitingLines
 
-SHARES_KEPT = 4096
-"""Plans cut to this replica's share that are remembered: an outage is when nothing should take longer than usual."""
+SHARES_KEPT, SHARED_CHARGES = 4096, 8
+"""Plans cut to this replica's share that are remembered, and the most charges of one: an outage is when nothing should take
+longer than usual. They keep their plans, too, so what they hold is bounded by both."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +89,8 @@ class Limiter:
         self._planner_of = partial(plans.Planner, prefix=options.key_prefix, keep_requests=options.dynamic_metadata)
         self._planner = self._planner_of(None)
         self.plans = plans.PlanMemory(self._plan, most_bytes=options.plan_memory_bytes)
-        self._share_of = lru_cache(SHARES_KEPT)(partial(plans.local_share, replicas=options.replicas))
+        self._share = partial(plans.local_share, replicas=options.replicas)
+        self._share_of = lru_cache(SHARES_KEPT)(self._share)
         self._deadlines = Deadlines[Waiting](self._loop, self._expire)
         self.waiting = WaitingLines()
         self._denials = Denials(self._loop.time, every_s=options.denial_log_every_s, tell=on_denial)
@@ -98,6 +100,11 @@ class Limiter:
         return f"<Limiter: {self.waiting.requests} waiting, {self.plans!r}>"
 
     @property
+    def shadow_mode(self) -> bool:
+        """Whether nobody is denied."""
+        return self._options.shadow_mode
+
+    @property
     def rules(self) -> RuleSet | None:
         """The rules in force."""
         return self._planner.rules
@@ -105,6 +112,7 @@ class Limiter:
     def use(self, rules: RuleSet) -> None:
         """Put these rules in force. Windows keep their counts: keys do not name limits."""
         self._planner = self._planner_of(rules)
+        self._share_of.cache_clear()
         self.plans.clear()
 
     def submit(self, data: bytes, answer: Answer, *, timeout_s: float | None = None) -> Waiting | None:
@@ -228,25 +236,41 @@ class Limiter:
 
     def _settle(self, line: WaitingLine, grant: Grant) -> None:
         """Answer a line's requests. Grants go first to those that the policy has already let pass."""
-        plan = line.plan
+        plan, requests = line.plan, line.requests
+        if len(requests) > 1:
+            requests.sort(key=lambda waiting: (not waiting.admitted, waiting.done))
         later = grant.granted
+        passed = refused = 0
         refusal: bytes | None = None
-        for waiting in sorted(line.requests, key=lambda waiting: (not waiting.admitted, waiting.done)):
+        for waiting in requests:
             later -= 1
             if waiting.done:
                 continue
             if later >= 0:
-                verdict = verdicts.granted(plan, grant, later)
-                told = self._tell(plan, verdict)
-                self._metrics.granted(plan, grant)
-                self._metrics.over_limit += verdict.code is Code.OVER_LIMIT
+                told = self._tell(plan, verdicts.granted(plan, grant, later))
+                passed += 1
             else:
                 told = refusal = refusal or self._tell(plan, verdicts.denied(plan, grant))
-                self._metrics.denied(plan, verdicts.denying(plan, grant))
-                self._metrics.over_limit += 1
-                self._denials.note(plan, grant)
+                refused += 1
             waiting.done = True
             waiting.answer(told)
+        if passed:
+            self._metrics.granted(plan, grant, passed)
+            if grant.overdrawn and verdicts.denying(plan, grant):
+                self._note_over_limit(plan, grant, passed)
+        if refused:
+            self._metrics.denied(plan, verdicts.denying(plan, grant), refused)
+            self._note_over_limit(plan, grant, refused)
+
+    def _note_over_limit(self, plan: Plan, grant: Grant | None, requests: int) -> None:
+        """Count requests over their limits, and tell the log of some. They are answered: a log that fails harms nobody."""
+        self._metrics.over_limit += requests
+        if grant is None:
+            return
+        try:
+            self._denials.note(plan, grant, requests)
+        except Exception as error:  # noqa: BLE001 — whatever a log does
+            self._loop.call_exception_handler({"message": "a denial could not be logged", "exception": error})
 
     # ── without the store ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -271,19 +295,17 @@ class Limiter:
         if policy is OnStoreFailure.ERROR and not self._options.shadow_mode:  # Envoy might deny for an error
             waiting.answer(error)
             return
-        verdict = self._by_local_share(plan) if policy is OnStoreFailure.LOCAL else verdicts.by_policy(plan, policy)
+        grant: Grant | None = None
+        if policy is OnStoreFailure.LOCAL:
+            plan = self._share_of(plan) if len(plan.charges) <= SHARED_CHARGES else self._share(plan)
+            (grant,) = self._local.take_now([Line(plan.charges, 1)])
+            verdict = verdicts.granted(plan, grant, 0) if grant.granted else verdicts.denied(plan, grant)
+        else:
+            verdict = verdicts.by_policy(plan, policy)
         waiting.admitted = verdict.code is Code.OK
-        self._metrics.over_limit += verdict.code is Code.OVER_LIMIT
         waiting.answer(self._tell(plan, verdict))
-
-    def _by_local_share(self, plan: Plan) -> Verdict:
-        """Return the verdict of this replica's share of the limits, counted in its own memory."""
-        shared = self._share_of(plan)
-        (grant,) = self._local.take_now([Line(shared.charges, 1)])
-        if grant.granted:
-            return verdicts.granted(shared, grant, 0)
-        self._denials.note(shared, grant)
-        return verdicts.denied(shared, grant)
+        if verdict.code is Code.OVER_LIMIT:
+            self._note_over_limit(plan, grant, 1)
 
     def _tell(self, plan: Plan, verdict: Verdict) -> bytes:
         """Return a verdict's bytes, with what access logs want to know of it where that is asked for."""

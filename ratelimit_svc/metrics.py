@@ -17,11 +17,15 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ratelimit_svc.model import MICROSECONDS, Charge, Grant, Kind, OnStoreFailure, Plan, Role
+from ratelimit_svc.model import MICROSECONDS, Charge, Grant, Kind, OnStoreFailure, Overdraft, Plan, Role
 
 MOST_RULES = 2_000
 """Rules counted under their own id while the process lives, also those that a reload has removed. Each has six lines in a
 page that takes 50 µs of CPU a rule: with 10 000 of them, half a second and 5 MB each time Prometheus asks."""
+
+MOST_LABELS = 1_000
+"""Labels with callers' own values in them (`detailed_metric`, `value_to_metric`): beyond, their rules are counted by their ids.
+Callers choose these, so they have a number of their own, and take no other rule's place."""
 
 OTHER_RULES = "other"
 """The label of the rules beyond."""
@@ -139,41 +143,55 @@ class Metrics:
         self.rules_loads = Loads()
         self.gauges = Gauges()
         self.rules: dict[str, RuleCounts] = {}
+        self._labels = 0
+        """How many of these are labels that hold callers' values."""
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Reader(self))
         for collect in (ProcessCollector, PlatformCollector, GCCollector):
             collect(registry=self._registry)
 
-    def rule(self, rule_id: str) -> RuleCounts:
-        """Return the counts of one rule, to be kept and added to."""
-        if (counts := self.rules.get(rule_id)) is None:
-            name = rule_id if len(self.rules) < MOST_RULES else OTHER_RULES
-            counts = self.rules.setdefault(name, RuleCounts())
+    def rule(self, label: str, rule_id: str = "") -> RuleCounts:
+        """Return the counts of one rule, to be kept and added to: under its label while there is room, else under its id."""
+        if (counts := self.rules.get(label)) is not None:
+            return counts
+        if rule_id and label != rule_id:
+            if self._labels >= MOST_LABELS:
+                return self.rule(rule_id)
+            self._labels += 1
+        elif len(self.rules) - self._labels >= MOST_RULES:
+            return self._other()
+        return self.rules.setdefault(label, RuleCounts())
+
+    def _other(self) -> RuleCounts:
+        if (counts := self.rules.get(OTHER_RULES)) is None:
+            counts = self.rules[OTHER_RULES] = RuleCounts()
         return counts
 
-    def granted(self, plan: Plan, grant: Grant) -> None:
-        """Count one request that was charged, on each of its rules."""
+    def granted(self, plan: Plan, grant: Grant, n: int = 1) -> None:
+        """Count n requests that were charged, on each of their rules."""
         for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
             if charge.kind is Kind.REFUND:
                 if charge.hits:  # else its rule forbids it
-                    self._count(charge, "refunded")
+                    self._count(charge, "refunded", n)
             elif outcome.fits_in_us == 0 or (charge.role is Role.GATE and not grant.overdrawn):
-                counts = self.rule(charge.label)
-                counts.requests.allowed += 1
-                counts.hits.allowed += charge.hits
+                counts = self.rule(charge.label, charge.rule.id)
+                counts.requests.allowed += n
+                counts.hits.allowed += n * charge.hits
+            elif grant.overdrawn and charge.role is not Role.SHADOW and charge.overdraft is Overdraft.AUTO:
+                self._count(charge, "overdrawn", n)
             else:
-                self._count(charge, "overdrawn" if charge.role is Role.GATE else "would_deny")
+                self._count(charge, "would_deny", n)
 
-    def denied(self, plan: Plan, places: Iterable[int]) -> None:
-        """Count one request that was denied on the rules that denied it (`verdicts.denying`); on the others nothing happened."""
+    def denied(self, plan: Plan, places: Iterable[int], n: int = 1) -> None:
+        """Count n requests that were denied on the rules that denied them (`verdicts.denying`); on the others nothing happened."""
         for place in places:
-            self._count(plan.charges[place], "denied")
+            self._count(plan.charges[place], "denied", n)
 
-    def _count(self, charge: Charge, decision: str) -> None:
+    def _count(self, charge: Charge, decision: str, n: int) -> None:
         """Count any decision by its name. The usual one is counted above, in half the time."""
-        counts = self.rule(charge.label)
-        setattr(counts.requests, decision, getattr(counts.requests, decision) + 1)
-        setattr(counts.hits, decision, getattr(counts.hits, decision) + charge.hits)
+        counts = self.rule(charge.label, charge.rule.id)
+        setattr(counts.requests, decision, getattr(counts.requests, decision) + n)
+        setattr(counts.hits, decision, getattr(counts.hits, decision) + n * charge.hits)
 
     def render(self) -> tuple[bytes, str]:
         """Return the page that Prometheus reads, and its content type. May be called in another thread."""

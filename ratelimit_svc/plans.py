@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from sys import getsizeof
 
 from ratelimit_svc.errors import BadRequestError
 from ratelimit_svc.model import (
@@ -36,7 +37,7 @@ CHARGE_BYTES = 320
 """What one charge and its place in the plan cost."""
 OVERRIDE_BYTES = 550
 """What a charge costs beside, if it has a rule of its own: of a limit that the request brings along."""
-DESCRIPTOR_BYTES, ENTRY_BYTES = 200, 190
+DESCRIPTOR_BYTES, ENTRY_BYTES = 200, 80
 """What they cost where the request is kept."""
 
 OVERRIDE = "#override"
@@ -101,13 +102,19 @@ class Planner:
         model = next((rule for rule in rules if rule.limit is not None), None)
         if model is None or model.limit is None:
             return Rule(f"{domain.name}{OVERRIDE}", replace(limit, algorithm=self.rules.algorithm))
-        base = replace(
-            model.limit, requests_per_unit=limit.requests_per_unit, unit=limit.unit, multiplier=limit.multiplier
+        brought = replace(
+            model.limit,
+            requests_per_unit=limit.requests_per_unit,
+            unit=limit.unit,
+            multiplier=limit.multiplier,
+            name="",
+            period_us=0,
+            burst=None,
         )
         return replace(
             model,
             id=f"{model.id}{OVERRIDE}",
-            limit=replace(base, name="", period_us=0, burst=None),
+            limit=brought,
             role=Role.GATE,
             replaces=frozenset(),
             shared=(),
@@ -270,9 +277,22 @@ class PlanMemory:
 
 
 def _size(data: bytes, plan: Plan) -> int:
-    """Return about how many bytes it costs to remember a plan by its request."""
+    """Return about how many bytes it costs to remember a plan by its request.
+
+    Text is counted as it is kept: one character beyond Latin makes all of its text four times as large.
+    """
     size = PLAN_BYTES + 2 * len(data) + CHARGE_BYTES * len(plan.charges) + 16 * len(plan.descriptors)
-    size += OVERRIDE_BYTES * sum(charge.rule.id.endswith(OVERRIDE) for charge in plan.charges)
+    wide: dict[int, str] = {}
+    for charge in plan.charges:
+        if charge.rule.id.endswith(OVERRIDE):
+            size += OVERRIDE_BYTES
+        if charge.rule.label:
+            size += getsizeof(charge.label)
+        if not charge.tenant.isascii():
+            wide[id(charge.tenant)] = charge.tenant  # the limits of one descriptor share it
+    size += sum(map(getsizeof, wide.values()))
     if plan.request is not None:
-        size += sum(DESCRIPTOR_BYTES + ENTRY_BYTES * len(each.entries) for each in plan.request.descriptors) + len(data)
+        for descriptor in plan.request.descriptors:
+            size += DESCRIPTOR_BYTES
+            size += sum(ENTRY_BYTES + getsizeof(entry.key) + getsizeof(entry.value) for entry in descriptor.entries)
     return size

@@ -4,7 +4,8 @@ What `/debug/requests` shows. "Nothing is limited" and "why was I limited?" are 
 the memory of plans has the last distinct requests, and a check asks the store for their windows without counting.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -28,9 +29,12 @@ from ratelimit_svc.rules.words import in_words
 from ratelimit_svc.store import MAX_LINES, Store
 
 MOST_SHOWN = 500
-"""Requests on one page, and so windows asked for it: a debugging human holds up nobody."""
+"""Requests on one page, and descriptors, and windows asked for it: a debugging human holds up nobody."""
 MOST_LOOKED_AT = 20_000
 """Remembered requests that one page looks through for those that are wanted."""
+
+_Window = tuple[bytes, int, int]
+"""What tells the windows of two charges apart, and what they may hold: key, limit, shape. Limits are not in keys."""
 
 Told = dict[str, Any]
 
@@ -64,21 +68,36 @@ class Recent:
 
     async def look(self, wanted: Wanted) -> Told:
         """Return what is known of them, ready for JSON. Counts nothing."""
-        found = list(islice(self._find(wanted), min(wanted.limit, MOST_SHOWN)))
-        charges = {charge.key: charge for _, plan in found for charge in plan.charges}
+        remembered = list(islice(self._limiter.plans.newest_first(), MOST_LOOKED_AT))
+        # what takes long runs in a thread: plans and rules never change
+        found = await asyncio.to_thread(self._find, wanted, remembered)
+        charges = {_window(charge): charge for _, plan in found for charge in plan.charges}
         try:
             windows = await self._windows(list(charges.values()))
             away = ""
         except StoreUnavailableError as error:
             windows, away = {}, str(error)
+        requests = await asyncio.to_thread(lambda: [self._request(*each, windows) for each in found])
         return {
             "remembered": len(self._limiter.plans),
             "store_away": away,
-            "requests": [self._request(request, plan, windows) for request, plan in found],
+            "shadow_mode": self._limiter.shadow_mode,
+            "requests": requests,
         }
 
-    def _find(self, wanted: Wanted) -> Iterator[tuple[Request, Plan]]:
-        for data, plan in islice(self._limiter.plans.newest_first(), MOST_LOOKED_AT):
+    def _find(self, wanted: Wanted, remembered: Iterable[tuple[bytes, Plan]]) -> list[tuple[Request, Plan]]:
+        """Return the requests that are wanted, as many as one page holds; always one, if there is one."""
+        found: list[tuple[Request, Plan]] = []
+        size = 0
+        for request, plan in self._wanted(wanted, remembered):
+            size += max(len(plan.descriptors), len(plan.charges))
+            if found and (size > MOST_SHOWN or len(found) >= wanted.limit):
+                break
+            found.append((request, plan))
+        return found
+
+    def _wanted(self, wanted: Wanted, remembered: Iterable[tuple[bytes, Plan]]) -> Iterator[tuple[Request, Plan]]:
+        for data, plan in remembered:
             if wanted.unmatched and None not in plan.descriptors:
                 continue
             request = self._decode(data)
@@ -88,18 +107,18 @@ class Recent:
                 continue
             yield request, plan
 
-    async def _windows(self, charges: Sequence[Charge]) -> dict[bytes, Outcome]:
+    async def _windows(self, charges: Sequence[Charge]) -> dict[_Window, Outcome]:
         """Return how the windows of these charges stand: each is asked by a check that nobody is denied by."""
-        outcomes: dict[bytes, Outcome] = {}
+        outcomes: dict[_Window, Outcome] = {}
         for start in range(0, len(charges), MAX_LINES):
             some = charges[start : start + MAX_LINES]
             grants = await self._store.take([Line((_question(charge),), 1) for charge in some])
             outcomes |= {
-                charge.key: grant.outcomes[0] for charge, grant in zip(some, grants, strict=True) if grant.outcomes
+                _window(charge): grant.outcomes[0] for charge, grant in zip(some, grants, strict=True) if grant.outcomes
             }
         return outcomes
 
-    def _request(self, request: Request, plan: Plan, windows: dict[bytes, Outcome]) -> Told:
+    def _request(self, request: Request, plan: Plan, windows: dict[_Window, Outcome]) -> Told:
         told: Told = {"domain": request.domain}
         if request.hits:
             told["hits"] = request.hits
@@ -110,7 +129,7 @@ class Recent:
         return told
 
     def _descriptor(
-        self, domain: str, descriptor: Descriptor, plan: Plan, place: int, windows: dict[bytes, Outcome]
+        self, domain: str, descriptor: Descriptor, plan: Plan, place: int, windows: dict[_Window, Outcome]
     ) -> Told:
         told: Told = {"entries": list(_entries(descriptor))}
         if descriptor.hits is not None:
@@ -124,27 +143,20 @@ class Recent:
             rules = self._limiter.rules
             reason = explain(rules, domain, descriptor.entries).reason if rules is not None else "no rules are loaded"
             return told | {"rule": None, "why": reason or "another limit of this request replaces it"}
-        return told | {"limits": [_limit(plan.charges[at], windows.get(plan.charges[at].key)) for at in meaning]}
+        return told | {"limits": [_limit(plan.charges[at], windows.get(_window(plan.charges[at]))) for at in meaning]}
 
 
 def _entries(descriptor: Descriptor) -> Iterator[str]:
     return (f"{entry.key}={entry.value}" for entry in descriptor.entries)
 
 
+def _window(charge: Charge) -> _Window:
+    return charge.key, charge.limit, charge.shape
+
+
 def _question(charge: Charge) -> Charge:
     """Return what asks for a charge's window and leaves it as it is."""
-    return Charge(
-        key=charge.key,
-        algorithm=charge.algorithm,
-        limit=charge.limit,
-        window_us=charge.window_us,
-        shape=charge.shape,
-        hits=0,
-        role=Role.SHADOW,
-        rule=charge.rule,
-        kind=Kind.CHECK,
-        overdraft=Overdraft.NEVER,
-    )
+    return charge._replace(hits=0, role=Role.SHADOW, kind=Kind.CHECK, overdraft=Overdraft.NEVER)
 
 
 def _limit(charge: Charge, window: Outcome | None) -> Told:

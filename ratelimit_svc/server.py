@@ -6,7 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from time import monotonic_ns
+from time import monotonic_ns, time_ns
 from typing import Any
 
 import structlog
@@ -51,7 +51,7 @@ async def serve(settings: Settings) -> None:
         _on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
         metrics = Metrics()
         state = State(settings, Health(NO_RULES), metrics, store_up=settings.redis_url is None)
-        local = MemoryStore(_monotonic_us, most_keys=settings.memory_store_keys)
+        local = MemoryStore(_steady_us, most_keys=settings.memory_store_keys)
         store = await life.enter_async_context(_store(settings, state, local))
         limiter = Limiter(
             store=store,
@@ -65,6 +65,8 @@ async def serve(settings: Settings) -> None:
         life.callback(limiter.close)
         engine = GrpcioEngine(limiter, max_message_bytes=settings.max_message_bytes)
         state.measure(limiter, local)
+        if settings.shadow_mode:
+            log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
 
         # start
         await life.enter_async_context(_running("expiry", _expire(local), stop))
@@ -191,7 +193,7 @@ async def _watch_rules(settings: Settings, state: State, limiter: Limiter, look:
 async def _expire(windows: MemoryStore) -> None:
     while True:
         await asyncio.sleep(EXPIRE_EVERY_S)
-        windows.expire(_monotonic_us())
+        windows.expire(_steady_us())
 
 
 async def _publish_health(health: Health, engine: GrpcioEngine) -> None:
@@ -231,6 +233,10 @@ def _recent(
     return recent
 
 
-def _monotonic_us() -> int:
-    """Return a time that no one can step, for windows that only this process sees."""
-    return monotonic_ns() // 1000
+_STARTED_NS = time_ns() - monotonic_ns()
+"""What makes a monotonic time a time of day."""
+
+
+def _steady_us() -> int:
+    """Return the time for windows that only this process sees: of day, as fixed windows need it, but no one can step it."""
+    return (_STARTED_NS + monotonic_ns()) // 1000

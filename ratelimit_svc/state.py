@@ -83,6 +83,7 @@ class State:
         """Return what `/healthcheck?verbose` shows."""
         return {
             "version": __version__,
+            "shadow_mode": self.settings.shadow_mode,
             "store": {
                 "kind": "redis" if self.settings.redis_url else "memory",
                 "url": self.settings.redis_url_shown,
@@ -112,7 +113,7 @@ class State:
     def on_denial(self, denial: Denial) -> None:
         """Log one denial."""
         log.info(
-            "denied",
+            "would deny (SHADOW_MODE)" if self.settings.shadow_mode else "denied",
             rule=denial.rule,
             tenant=denial.tenant,
             limit=in_words(denial.limit),
@@ -120,5 +121,6 @@ class State:
             hits=denial.hits,
             remaining=denial.remaining,
             reset_s=denial.reset_s,
+            overdrawn=denial.overdrawn,
             others=denial.others,
         )

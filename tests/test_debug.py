@@ -62,6 +62,9 @@ async def test_recent_requests_are_shown(tmp_path, rules):
         ("limit=0", "limit=0: must be a whole number from 1 to 500\n"),
         ("limit=501", "limit=501: must be a whole number from 1 to 500\n"),
         ("limit=many", "limit=many: must be a whole number from 1 to 500\n"),
+        ("limit=" + "9" * 5000, "limit=" + "9" * 5000 + ": must be a whole number from 1 to 500\n"),
+        ("entry=t", "entry=t: must be key=value\n"),
+        ("unmatched=perhaps", "unmatched=perhaps: must be true or false\n"),
         ("tenant=acme", "tenant: unknown; there are limit, domain, entry and unmatched\n"),
     ],
 )

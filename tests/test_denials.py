@@ -60,7 +60,7 @@ def test_what_a_denial_says():
     """Rule, tenant, limit, window, hits, what is left, and when it would fit, rounded up."""
     told: list[Denial] = []
     Denials(Seconds(), every_s=1, tell=told.append).note(plan("d0=acme 3"), denied(1_000_001))
-    assert told == [Denial("shop/d0", "acme", FIVE, "{acme}shop/d0=acme:s60000000", 3, 2, 2, 0)]
+    assert told == [Denial("shop/d0", "acme", FIVE, "{acme}shop/d0=acme:s60000000", 3, 2, 2)]
 
 
 def test_of_several_that_deny_the_one_that_takes_longest_is_told():

@@ -1,5 +1,6 @@
 """The limiter: verdicts, rules, and bounds under attack."""
 
+import asyncio
 import tracemalloc
 
 import pytest
@@ -221,3 +222,57 @@ async def test_rules_that_change_under_waiting_requests_lose_nobody(held):
     held.go.set()
     await answers.wait(3)
     assert [verdict.statuses[0].remaining for verdict in answers.told] == [4, 3, 47]
+
+
+# ── a log that fails ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_log_that_fails_changes_no_answer(held, away):
+    """Whoever is denied is denied, and answered, also when telling the log of it raises; the loop hears of it."""
+
+    def broken(_):
+        raise BrokenPipeError
+
+    loop, heard = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda _, context: heard.append(context["exception"]))
+    limiter = make(held, on_denial=broken)
+    held.away = away
+    told = [await tell(limiter, asks("tenant=a")) for _ in range(7)]
+    assert [verdict.code for verdict in told] == [Code.OK] * 5 + [Code.OVER_LIMIT] * 2
+    assert [type(error) for error in heard] == [BrokenPipeError]  # the second was not to be told
+
+
+async def test_the_shares_of_an_outage_keep_little_and_are_dropped_with_the_rules(held):
+    """What is remembered of an outage is bounded by its charges, not only by its number, and new rules drop it."""
+    limiter = make(held)
+    held.away = True
+    for number in range(50):
+        await tell(limiter, asks(*[f"tenant=t{number}-{part}" for part in range(20)]))
+        await tell(limiter, asks(f"tenant=t{number}"))
+    assert limiter._share_of.cache_info().currsize == 50
+    limiter.use(load([RuleFile("rules.yaml", RULES.encode())]))
+    assert limiter._share_of.cache_info().currsize == 0
+
+
+@pytest.mark.parametrize(
+    "value", ["a" * 2000, "a" * 2000 + "\N{FOX FACE}", "\N{FOX FACE}" * 700], ids=["latin", "one fox", "foxes"]
+)
+async def test_the_plan_memory_counts_wide_text_as_it_is_kept(held, value):
+    """One character beyond Latin makes text four times as large: callers choose it, so it is counted."""
+    rules = """
+domain: shop
+tenant: t
+descriptors:
+  - {key: t, detailed_metric: true, rate_limits: [{unit: second, requests_per_unit: 1}, {unit: hour, requests_per_unit: 9}]}
+"""
+    tracemalloc.start()
+    try:
+        limiter = make(held, rules=rules)
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(300):
+            limiter.plans.get(asks(f"t={number}{value}"))
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert used < 1.3 * limiter.plans.bytes

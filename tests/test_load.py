@@ -66,10 +66,12 @@ def test_a_mistake_is_told_exactly(file):
 
 @pytest.mark.parametrize("file", BAD, ids=lambda file: file.stem)
 def test_a_mistake_is_an_error(file):
-    """Also where rules are not read strictly."""
+    """Also where rules are not read strictly; what is only odd then says why it is an error."""
     with pytest.raises(RulesError) as raised:
         load([RuleFile(file.name, file.read_bytes())])
-    assert set(said(file, raised.value.findings)) <= set(told(file))
+    assert {one.partition(" (an error, not a warning")[0] for one in said(file, raised.value.findings)} <= set(
+        told(file)
+    )
 
 
 @pytest.mark.parametrize("file", ODD, ids=lambda file: file.stem)
@@ -85,6 +87,8 @@ def test_a_file_with_a_key_of_ours_is_read_strictly(file):
     with pytest.raises(RulesError) as raised:
         load([RuleFile(file.name, text.encode())])
     assert len(raised.value.findings) == len(told(file))
+    because = "an error, not a warning, because this file uses `tenant`"
+    assert all(because in finding.message for finding in raised.value.findings)
 
 
 def test_there_is_a_bad_file_for_every_key():
@@ -278,6 +282,29 @@ def test_an_empty_value_is_no_value(written):
     ruleset = loaded(f"domain: d\ndescriptors:\n- key: k\n  value: {written}\n  rate_limit: {{unlimited: true}}\n")
     assert ruleset.rules[0].id == "d/k"
     assert find(ruleset.domains["d"], (Entry("k", "anything"),)) == ruleset.rules
+
+
+def test_envoy_gateways_files_are_strictly_right():
+    """It names each file, and repeats a mode at every level, also above the limit that it is for."""
+    ruleset = load([RuleFile("gateway.yaml", b"""
+name: first-listener
+domain: first-listener
+descriptors:
+- key: route
+  value: route
+  rate_limit: null
+  shadow_mode: true
+  descriptors:
+  - key: rule-0-match-0
+    value: "*"
+    rate_limit: {requests_per_unit: 5, unit: SECOND, unlimited: false, name: "", replaces: []}
+    descriptors: []
+    shadow_mode: true
+    detailed_metric: false
+""")], strict=True)  # fmt: skip
+    assert [(each.id, each.role) for each in ruleset.rules] == [
+        ("first-listener/route=route/rule-0-match-0=*", Role.SHADOW)
+    ]
 
 
 def test_generated_files_write_every_field_out():

@@ -12,6 +12,7 @@ from ratelimit_svc.metrics import (
     COUNTERS,
     GAUGES,
     LATENCY_BOUNDS_US,
+    MOST_LABELS,
     MOST_RULES,
     OTHER_RULES,
     STORE_LATENCY,
@@ -239,3 +240,14 @@ def test_latency_sum() -> None:
     found = samples(metrics)
     assert found["ratelimit_svc_store_latency_seconds_count",] == 3
     assert found["ratelimit_svc_store_latency_seconds_sum",] == pytest.approx(1.501)
+
+
+def test_labels_of_callers_take_no_rules_place():
+    """However many values callers send, each rule keeps its own counts, and theirs go on under their rule's id."""
+    metrics = Metrics()
+    for number in range(3 * MOST_RULES):
+        metrics.rule(f"d/t={number}", "d/t").requests.allowed += 1
+    metrics.rule("d/pay").requests.denied += 1
+    assert metrics.rules["d/pay"].requests.denied == 1
+    assert metrics.rules["d/t"].requests.allowed == 3 * MOST_RULES - MOST_LABELS
+    assert len(metrics.rules) == MOST_LABELS + 2

@@ -214,9 +214,9 @@ def label_of(*steps: str | None, path: str = "/api/a") -> str:
 def test_labels():
     """Metrics call a rule by its id, or with the request's own values where the rule says so; not if that grows too long."""
     assert label_of() == "shop/tenant/path=/api/*"
-    assert label_of("tenant", None) == "shop/tenant/path=/api/a"
+    assert label_of("tenant", None) == "shop/tenant/path=%2Fapi%2Fa"
     assert label_of(None, "path") == "shop/tenant=acme/path"
-    assert label_of(None, None, "#hourly") == "shop/tenant=acme/path=/api/a#hourly"
+    assert label_of(None, None, "#hourly") == "shop/tenant=acme/path=%2Fapi%2Fa#hourly"
     assert label_of("tenant", None, path="/api/" + "x" * LONGEST_LABEL) == "shop/tenant/path=/api/*"
 
 

@@ -155,12 +155,12 @@ async def test_requests_are_distinct_and_newest_first(looking):
 
 
 async def test_a_page_is_bounded(looking):
-    """However many are wanted, no more than MOST_SHOWN are shown, and the store is asked in batches it takes."""
+    """However many are wanted, no more than MOST_SHOWN windows are shown, and the store is asked in batches it takes."""
     limiter, recent = looking
     for number in range(MOST_SHOWN + 50):
         await tell(limiter, asks(f"tenant=t{number}"))
     found = (await recent.look(Wanted(limit=10**9)))["requests"]
-    assert len(found) == MOST_SHOWN
+    assert len(found) == MOST_SHOWN // 2  # with two limits each
     assert all(limit["remaining"] in (2, 99) for each in found for limit in each["descriptors"][0]["limits"])
 
 
@@ -182,5 +182,26 @@ async def test_without_rules_there_is_nothing(store):
     assert await Recent(limiter, store, rls.decode).look(Wanted()) == {
         "remembered": 0,
         "store_away": "",
+        "shadow_mode": False,
         "requests": [],
     }
+
+
+async def test_limits_that_share_a_window_are_told_apart(looking):
+    """A limit that a request brings along shares its window with the rule's: each is shown against its own number."""
+    limiter, recent = looking
+    await tell(limiter, asks("aligned=1"))
+    message = request("shop", [[Entry("aligned", "1")]])
+    message.descriptors[0].limit.requests_per_unit = 100
+    message.descriptors[0].limit.unit = 2
+    await tell(limiter, message.SerializeToString())
+    found = (await recent.look(Wanted()))["requests"]
+    assert [each["descriptors"][0]["limits"][0]["remaining"] for each in found] == [98, 0]
+
+
+async def test_a_page_of_many_descriptors_is_bounded_too(looking):
+    """Requests of many descriptors fill a page sooner; one is always shown."""
+    limiter, recent = looking
+    for number in range(20):
+        await tell(limiter, asks(*[f"none{part}={number}" for part in range(100)]))
+    assert len((await recent.look(Wanted()))["requests"]) == MOST_SHOWN // 100

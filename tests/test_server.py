@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import grpc
@@ -284,3 +285,18 @@ async def test_a_port_that_is_taken_ends_it_with_a_sentence(tmp_path, rules):
     text = second.log.read_text()
     assert "gRPC cannot listen on 127.0.0.1" in text
     assert "Traceback" not in text
+
+
+async def test_fixed_windows_in_memory_begin_at_the_epoch(tmp_path, rules):
+    """Without Redis, too, an hour ends with the hour: the store's clock is the time of day, though nobody can step it."""
+    rules.write_text(
+        "domain: shop\ndescriptors:"
+        " [{key: tenant, rate_limit: {unit: hour, requests_per_unit: 9, algorithm: fixed_window}}]\n"
+    )
+    async with Replica(tmp_path / "replica", rules=rules) as replica:
+        before = time.time()
+        (status,) = ask(replica).statuses
+        after = time.time()
+    left = status.duration_until_reset.seconds
+    ends = {int(moment // 3600 + 1) * 3600 for moment in (before, after)}  # two, if the hour ended meanwhile
+    assert any(before - 1 <= end - left <= after + 1 for end in ends)

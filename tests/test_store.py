@@ -87,6 +87,20 @@ async def test_memory_is_bounded_under_a_flood_of_new_keys(clock):
     assert memory.take_now([Line((charge("long", 1, window=3600 * SECOND),), 1)])[0].granted == 0
 
 
+async def test_memory_looks_at_few_windows_to_make_room(clock):
+    """When all windows have moved on since they were put in order, one more key does not put all of them in order anew."""
+    memory = MemoryStore(clock, most_keys=2_000)
+    day = 86_400 * SECOND
+    for _ in range(2):
+        for number in range(2_000):
+            memory.take_now([Line((charge(f"k{number}", 9, window=day),), 1)])
+        clock.now += day // 30
+    before = dict((key, at) for at, key in memory._expiries)
+    memory.take_now([Line((charge("one more", 9, window=day),), 1)])
+    assert len(memory) == 2_000
+    assert 0 < sum(before.get(key) != at for at, key in memory._expiries) < 100
+
+
 async def test_memory_keeps_one_heap_entry_a_window(clock):
     """A busy key does not grow the heap."""
     memory = MemoryStore(clock)

@@ -7,9 +7,9 @@
 It shows what callers sent (descriptor values), so it has a port of its own. Nothing here changes anything.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -31,7 +31,7 @@ def make_app(*, recent: Callable[[int, str, str, bool], Awaitable[Mapping[str, A
     async def requests(request: web.Request) -> web.Response:
         query = request.query
         limit = query.get("limit", "50")
-        if not limit.isdecimal() or not 1 <= int(limit) <= most:
+        if not limit.isdecimal() or len(limit) > len(str(most)) or not 1 <= int(limit) <= most:
             return web.Response(
                 text=f"limit={limit}: must be a whole number from 1 to {most}\n", status=HTTPStatus.BAD_REQUEST
             )
@@ -40,8 +40,14 @@ def make_app(*, recent: Callable[[int, str, str, bool], Awaitable[Mapping[str, A
                 text=f"{min(unknown)}: unknown; there are limit, domain, entry and unmatched\n",
                 status=HTTPStatus.BAD_REQUEST,
             )
-        found = await recent(int(limit), query.get("domain", ""), query.get("entry", ""), "unmatched" in query)
-        return web.json_response(found, dumps=partial(json.dumps, indent=2, ensure_ascii=False))
+        entry, unmatched = query.get("entry", ""), query.get("unmatched", "false").lower()
+        if entry and "=" not in entry:
+            return web.Response(text=f"entry={entry}: must be key=value\n", status=HTTPStatus.BAD_REQUEST)
+        if unmatched not in ("", "true", "false"):
+            return web.Response(text=f"unmatched={unmatched}: must be true or false\n", status=HTTPStatus.BAD_REQUEST)
+        found = await recent(int(limit), query.get("domain", ""), entry, unmatched != "false")
+        text = await asyncio.to_thread(json.dumps, found, indent=2, ensure_ascii=False)
+        return web.Response(text=text, content_type="application/json")
 
     async def index(_: web.Request) -> web.Response:
         return web.Response(text=f"{REQUESTS}: recent distinct requests, their rules and windows\n")

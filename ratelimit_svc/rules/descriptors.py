@@ -1,6 +1,6 @@
 """Descriptors: a list of descriptors → compiled nodes, and the rules in them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -99,7 +99,7 @@ def descriptors(reading: Reading, above: Fields, path: Path) -> Iterator[Child]:
         rules = _rules(reading, fields, path.down(level))
         reading.rules.extend(rules)
         yield level.key, level.value, Node.of(descriptors(reading, fields, path.down(level)), rules)
-        _note_idle(fields, rules, len(reading.rules) - before)
+        _note_idle(fields, rules, reading.rules[before:])
 
 
 def _items(document: Document, above: Fields, name: str = "descriptors", what: str = "a descriptor") -> Iterator[At]:
@@ -237,15 +237,20 @@ def _note_same(limits: list[Fields], rules: tuple[Rule, ...]) -> None:
             fields.document.wrong(fields.at, message)
 
 
-_NEEDS_A_LIMIT = ("shadow_mode", "quota_mode", "detailed_metric", "metadata")
+_NEEDS_A_LIMIT = {"shadow_mode": Role.SHADOW, "quota_mode": Role.QUOTA, "detailed_metric": None, "metadata": None}
+"""Keys that do something for the descriptor's own limit only → the role that they give it."""
 _NEEDS_A_LIMIT_BELOW = ("share_threshold", "value_to_metric")
 
 
-def _note_idle(descriptor: Fields, rules: tuple[Rule, ...], below: int) -> None:
-    """Note what does nothing for want of a limit; `below` counts those of this descriptor and under it."""
+def _note_idle(descriptor: Fields, rules: tuple[Rule, ...], below: Sequence[Rule]) -> None:
+    """Note what does nothing for want of a limit; `below` are the rules of this descriptor and under it.
+
+    Generators repeat a mode at every level (Envoy Gateway does): where a limit below has it, nothing is missed.
+    """
     if not rules:
-        for name in _NEEDS_A_LIMIT:
-            if descriptor.values.get(name):
+        roles = {rule.role for rule in below}
+        for name, role in _NEEDS_A_LIMIT.items():
+            if descriptor.values.get(name) and role not in roles:
                 descriptor.odd(
                     name, f"`{name}` does nothing on a descriptor without `rate_limit`; remove it, or add one"
                 )

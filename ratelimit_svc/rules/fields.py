@@ -33,7 +33,8 @@ class Fields:
             if row is None:
                 _note_stranger(document, At(key, at.path), key, table)
                 continue
-            document.strict |= row.own
+            if row.own and not document.strict:
+                document.strict, document.own_key = True, name
             place = at.key(name, node)
             try:
                 value = row.kind.read(node)

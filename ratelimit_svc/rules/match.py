@@ -177,16 +177,19 @@ def find(domain: Domain, entries: Iterable[Entry]) -> tuple[Rule, ...]:
 
 def replaced(rules: Iterable[Rule]) -> frozenset[str]:
     """Return the names of the limits that do not count in a request that meets these rules, unlimited ones included."""
-    return frozenset().union(*(rule.replaces for rule in rules))
+    return frozenset().union(*(rule.replaces for rule in rules if rule.replaces))
 
 
 def label(rule: Rule, domain: str, entries: Sequence[Entry]) -> str:
     """Return what metrics call a rule when these entries met it: its id, with their own values where the rule says so."""
     if not rule.label:
         return rule.id
-    steps = (
-        (f"{entry.key}={entry.value}" if entry.value else entry.key) if step is None else step
-        for step, entry in zip(rule.label, entries, strict=False)
-    )
+    steps = (_as_asked(entry) if step is None else step for step, entry in zip(rule.label, entries, strict=False))
     suffix = "".join(step or "" for step in rule.label[len(entries) :])
     return "/".join([domain, *steps]) + suffix
+
+
+def _as_asked(entry: Entry) -> str:
+    """Return a level's label from the request's own key and value, which cannot pass for several levels or another limit."""
+    written = f"{entry.key}={entry.value}" if entry.value else entry.key
+    return written.replace("%", "%25").replace("/", "%2F").replace("#", "%23")

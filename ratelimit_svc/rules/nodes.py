@@ -6,7 +6,7 @@ Rule 3: the number of findings is bounded like everything else that a document c
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, NoReturn
 
 from ratelimit_svc.errors import Finding
@@ -84,6 +84,8 @@ class Document:
     def __init__(self, file: str, *, strict: bool = False) -> None:
         self.file = file
         self.strict = strict
+        self.own_key = ""
+        """The first key of ours in the file: for its sake it is read strictly, whatever is asked for."""
         """True: what is odd is wrong. Set it at any time; a file that uses a key of ours is read strictly."""
         self._errors: list[Finding] = []
         self._oddities: list[Finding] = []
@@ -100,9 +102,7 @@ class Document:
 
     def odd_line(self, line: int, message: str, path: str = "") -> None:
         """Note a warning about a line; 0: about the file as a whole."""
-        if self.strict:
-            self._note(line, path, message)
-        elif len(self._oddities) < MAX_FINDINGS:  # the file loads for all that, so very many are no reason to stop
+        if len(self._oddities) < MAX_FINDINGS:  # the file loads for all that, so very many are no reason to stop
             self._oddities.append(self._finding(line, path, message))
 
     def give_up(self, line: int, path: str, message: str) -> NoReturn:
@@ -112,7 +112,10 @@ class Document:
 
     def errors(self) -> list[Finding]:
         """What keeps the file from being used, by line; what is about the file as a whole at the end."""
-        return _by_line([*self._errors, *self._oddities] if self.strict else self._errors)
+        if not self.strict:
+            return _by_line(self._errors)
+        why = f" (an error, not a warning, because this file uses `{self.own_key}`)" if self.own_key else ""
+        return _by_line([*self._errors, *(replace(one, message=one.message + why) for one in self._oddities)])
 
     def warnings(self) -> list[Finding]:
         """What does not, in the same order."""

@@ -64,6 +64,7 @@ ROOT = _table(
             "one Redis Cluster slot. Without it, each window stands alone, and the domain is the tenant.",
             own=True,
         ),
+        "name": Row(TEXT, "What generators call the file, as Envoy Gateway does; it means nothing here."),
         "descriptors": Row(SEQUENCE, "What a request's first entry may be.", of="descriptor"),
     },
 )

@@ -18,6 +18,10 @@ MOST_FORGOTTEN = 1_000
 """Windows forgotten at one time: all that end with one slice may end in one microsecond, and a request is waiting."""
 
 
+MOST_LOOKED_AT = 64
+"""Windows looked at for one that has not moved on, before any is forgotten: all may have moved, and a request is waiting."""
+
+
 class MemoryStore:
     """Windows in a dict.
 
@@ -61,8 +65,13 @@ class MemoryStore:
         if key not in self._windows:
             heappush(self._expiries, (window.expires(), key))
         self._windows[key] = window
-        while len(self._windows) > self._most_keys:
+        for _ in range(MOST_LOOKED_AT):
+            if len(self._windows) <= self._most_keys:
+                return
             self.forgotten += self._pop()
+        while len(self._windows) > self._most_keys:
+            del self._windows[heappop(self._expiries)[1]]
+            self.forgotten += 1
 
     def _pop(self) -> int:
         """Forget the window at the heap's top, unless it has moved on since: then put it back. Return how many left.

@@ -59,6 +59,7 @@ class SlidingWindow:
         present = max(now, now + ahead) // width
         if stored.width == width:
             if stored.head == present:
+                stored.slices = slices  # another number of them may give the same width
                 return stored
             counts = [*stored.older, (stored.head, stored.here)]
         else:
