@@ -11,7 +11,7 @@ from typing import Any
 
 from ratelimit_svc import __version__
 from ratelimit_svc.errors import RulesError, SettingsError
-from ratelimit_svc.model import Algorithm, Entry
+from ratelimit_svc.model import Algorithm, Entry, Unit
 from ratelimit_svc.rules.files import RuleFile, read
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
@@ -85,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     hit.add_argument(
         "--hits", type=_count, default=0, metavar="N", help="hits_addend: what each request counts (default 1)"
     )
+    hit.add_argument("--check", action="store_true", help="ask with 0 hits: is anything left? Counts nothing")
+    hit.add_argument("--refund", action="store_true", help="give the hits back (is_negative_hits)")
+    hit.add_argument(
+        "--limit", type=_limit, metavar="N/UNIT", help="bring a limit along, like 5/minute, in place of the rules'"
+    )
     hit.add_argument(
         "--times", type=_count, default=1, metavar="N", help="how many requests to send, one after another"
     )
@@ -127,6 +132,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= 2**32 - 1:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number from 1 to 4294967295")
     return int(text)
+
+
+def _limit(text: str) -> tuple[int, Unit]:
+    number, _, unit = text.partition("/")
+    if not number.isdecimal() or len(number) > 10 or int(number) >= 2**32 or unit.upper() not in Unit.__members__:
+        raise argparse.ArgumentTypeError(f"{text!r}: a limit is written like 5/minute")
+    return int(number), Unit[unit.upper()]
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -204,7 +216,14 @@ def _hit(arguments: argparse.Namespace) -> int:
     from ratelimit_svc.wire.client import CallError, Client, in_words, request
 
     try:
-        message = request(arguments.domain, _descriptors(arguments.entries), hits=arguments.hits)
+        message = request(
+            arguments.domain,
+            _descriptors(arguments.entries),
+            hits=arguments.hits,
+            check=arguments.check,
+            refund=arguments.refund,
+            limit=arguments.limit,
+        )
     except argparse.ArgumentTypeError as error:
         print(f"ratelimit-svc: {error}", file=sys.stderr)
         return FAILED

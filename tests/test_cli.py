@@ -148,6 +148,21 @@ def test_a_switch_may_stand_alone():
     assert parse(["serve"]).strict is None
 
 
+async def test_hit_checks_gives_back_and_brings_limits_along(good, tmp_path):
+    """What Envoy can ask, a person can: a check, a refund, a limit in place of the rule's."""
+    async with Replica(tmp_path / "replica", rules=good) as replica:
+
+        async def remaining(*arguments: str) -> str:
+            told = await asyncio.to_thread(run, "hit", replica.address, "shop", "tenant=gold", *arguments)
+            return told.stdout.splitlines()[1].split(", ")[2]
+
+        assert await remaining("--hits", "2") == "1 remaining"
+        assert await remaining("--check") == "1 remaining"
+        assert await remaining("--refund") == "2 remaining"
+        assert await remaining("--limit", "9/minute") == "7 remaining"
+        assert await remaining("--check") == "1 remaining"
+
+
 async def test_hit_asks_a_running_service(good, tmp_path):
     """Status 0 while it passes, 1 once it is over the limit, 2 where there is no answer."""
     async with Replica(tmp_path / "replica", rules=good) as replica:
@@ -185,6 +200,7 @@ async def test_hit_asks_a_running_service(good, tmp_path):
         (["serve", "--store-timeout", "100"], "--store-timeout='100': must be"),
         (["hit", "127.0.0.1:1", "shop", "tenant"], "an entry is written key=value"),
         (["hit", "127.0.0.1:1", "shop", "a=b", "--hits", "0"], "must be a whole number from 1"),
+        (["hit", "127.0.0.1:1", "shop", "a=b", "--limit", "5/fortnight"], "a limit is written like 5/minute"),
         (["nonsense"], "invalid choice"),
     ],
 )

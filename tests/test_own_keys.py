@@ -109,7 +109,7 @@ def test_several_limits():
     found = rules(
         "shadow_mode: true, metadata: {a: 1}, detailed_metric: true, rate_limits: ["
         "{unit: second, requests_per_unit: 10},"
-        "{unit: hour, requests_per_unit: 1000, name: hourly, shadow_mode: false, replaces: [{name: other}]},"
+        "{unit: hour, requests_per_unit: 1000, name: hourly, shadow_mode: false},"
         "{per: 1s, requests_per_unit: 10, algorithm: token_bucket, burst: 50, shadow_mode: no, quota_mode: true}]"
     )
 
@@ -118,7 +118,7 @@ def test_several_limits():
 
     assert found == (
         one("#1", Limit(10, Unit.SECOND), role=Role.SHADOW),
-        one("#hourly", Limit(1000, Unit.HOUR, name="hourly"), replaces=frozenset({"other"})),
+        one("#hourly", Limit(1000, Unit.HOUR, name="hourly")),
         one("#3", Limit(10, Unit.SECOND, algorithm=TOKENS, burst=50), role=Role.QUOTA),
     )
 

@@ -3,6 +3,7 @@
 import pytest
 
 from ratelimit_svc.model import Code, Entry
+from ratelimit_svc.pb.envoy.type.v3.ratelimit_unit_pb2 import RateLimitUnit
 from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.wire import rls
@@ -193,7 +194,7 @@ async def test_limits_that_share_a_window_are_told_apart(looking):
     await tell(limiter, asks("aligned=1"))
     message = request("shop", [[Entry("aligned", "1")]])
     message.descriptors[0].limit.requests_per_unit = 100
-    message.descriptors[0].limit.unit = 2
+    message.descriptors[0].limit.unit = RateLimitUnit.MINUTE
     await tell(limiter, message.SerializeToString())
     found = (await recent.look(Wanted()))["requests"]
     assert [each["descriptors"][0]["limits"][0]["remaining"] for each in found] == [98, 0]

@@ -92,7 +92,7 @@ def test_what_is_no_number_is_refused(number):
         ("unlimited: true, requests_per_unit: 0, unit: ''", 0),
         ("unlimited: true, unit: unknown", 1),
         ("unlimited: true, requests_per_unit: 9", 1),
-        ("unlimited: true, name: n, replaces: [{name: other}]", 0),
+        ("unlimited: true, name: n, replaces: [{name: other}]", 1),
     ],
 )
 def test_unlimited(limit, warnings):

@@ -95,7 +95,7 @@ async def test_memory_looks_at_few_windows_to_make_room(clock):
         for number in range(2_000):
             memory.take_now([Line((charge(f"k{number}", 9, window=day),), 1)])
         clock.now += day // 30
-    before = dict((key, at) for at, key in memory._expiries)
+    before = {key: at for at, key in memory._expiries}
     memory.take_now([Line((charge("one more", 9, window=day),), 1)])
     assert len(memory) == 2_000
     assert 0 < sum(before.get(key) != at for at, key in memory._expiries) < 100

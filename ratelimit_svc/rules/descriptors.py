@@ -81,6 +81,10 @@ class Reading:
     """All rules so far."""
     top: dict[tuple[str, str | None], tuple[str, int]] = field(default_factory=dict)
     """Where each descriptor of the first level stands: file and line."""
+    keys: set[str] = field(default_factory=set)
+    """Every descriptor's key."""
+    replaced: list[tuple[Fields, str]] = field(default_factory=list)
+    """Every name in a `replaces`, and where it stands."""
 
 
 def descriptors(reading: Reading, above: Fields, path: Path) -> Iterator[Child]:
@@ -94,6 +98,7 @@ def descriptors(reading: Reading, above: Fields, path: Path) -> Iterator[Child]:
         fields = Fields.read(document, at, DESCRIPTOR)
         fields.note_mistakes()
         level = _level(fields)
+        reading.keys.add(level.key)
         _note_twin(fields, level, places)
         before = len(reading.rules)
         rules = _rules(reading, fields, path.down(level))
@@ -168,7 +173,7 @@ def _rules(reading: Reading, descriptor: Fields, path: Path) -> tuple[Rule, ...]
             on_store_failure=each.values.get("on_store_failure", OnStoreFailure.LOCAL),
             overdraft=each.values.get("overdraft", Overdraft.AUTO),
             refunds=each.values.get("refunds", True),
-            replaces=_replaces(each, names),
+            replaces=_replaces(reading, each, names),
             metadata=metadata,
             shared=path.shared(),
             label=path.label(suffix, detailed=descriptor.on("detailed_metric")),
@@ -201,7 +206,7 @@ def _role(descriptor: Fields, limit: Fields) -> Role:
     return Role.QUOTA if quota else Role.GATE
 
 
-def _replaces(limit: Fields, own: set[str]) -> frozenset[str]:
+def _replaces(reading: Reading, limit: Fields, own: set[str]) -> frozenset[str]:
     """Return the names in `replaces`; `own` are those of the descriptor's own limits."""
     found = set()
     for at in _items(limit.document, limit, "replaces", "the name of a limit"):
@@ -212,6 +217,8 @@ def _replaces(limit: Fields, own: set[str]) -> frozenset[str]:
             item.wrong("name", "`name` is missing; write the name of the limit that does not count")
         elif name in own:
             item.wrong("name", f"{short(name)} is the name of the same descriptor's limit, which cannot replace itself")
+        else:
+            reading.replaced.append((item, name))
         found.add(name)
     return frozenset(found)
 

@@ -9,7 +9,7 @@ Rule 4: a file that the reference implementation loads is loaded, and what does 
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ratelimit_svc.errors import Finding, RulesError
 from ratelimit_svc.model import Algorithm, Rule
@@ -18,7 +18,8 @@ from ratelimit_svc.rules.compose import compose
 from ratelimit_svc.rules.descriptors import Child, Path, Reading, descriptors
 from ratelimit_svc.rules.fields import Fields
 from ratelimit_svc.rules.files import RuleFile, read
-from ratelimit_svc.rules.match import Domain, Node, RuleSet
+from ratelimit_svc.rules.kinds import similar
+from ratelimit_svc.rules.match import ANY, Domain, Glob, Node, RuleSet
 from ratelimit_svc.rules.nodes import At, Document, short, shown
 from ratelimit_svc.rules.tables import ROOT
 
@@ -33,7 +34,9 @@ class _Part:
     """Where the domain was named first: file and line."""
     tenant: str | None
     children: list[Child] = field(default_factory=list)
-    top: dict[tuple[str, str | None], tuple[str, int]] = field(default_factory=dict)
+    reading: Reading | None = None
+    tenants: list[Fields] = field(default_factory=list)
+    """The roots that name the tenant."""
 
 
 class _Loading:
@@ -47,6 +50,7 @@ class _Loading:
         self._rules: list[Rule] = []
         self._errors: list[Finding] = []
         self._warnings: list[Finding] = []
+        self._documents: list[Document] = []
         self._strays: list[Finding] = []
 
     def take(self, file: RuleFile) -> None:
@@ -61,8 +65,7 @@ class _Loading:
         if not is_rules:
             self._strays.append(Finding(file.name, 0, "", _STRAY))
             return
-        self._errors.extend(document.errors())
-        self._warnings.extend(document.warnings())
+        self._documents.append(document)
 
     def end(self, *, files: int) -> RuleSet:
         """Compile what was read from so many files.
@@ -70,6 +73,11 @@ class _Loading:
         Raises:
             RulesError: With everything that is wrong.
         """
+        for name, part in self._parts.items():
+            _note_ghosts(name, part)
+        for document in self._documents:
+            self._errors.extend(document.errors())
+            self._warnings.extend(document.warnings())
         strays_are_all = files > 0 and len(self._strays) == files
         if self._strict or strays_are_all:
             self._errors.extend(self._strays)
@@ -87,7 +95,12 @@ class _Loading:
         fields = Fields.read(document, At(root, ""), ROOT)
         fields.note_mistakes()
         part = self._part(document, fields)
-        reading = Reading(document, self._algorithm, self._rules, part.top)
+        if "tenant" in fields.values:
+            part.tenants.append(fields)
+        reading = Reading(document, self._algorithm, self._rules)
+        if part.reading is not None:  # another file of the domain
+            reading = replace(part.reading, document=document)
+        part.reading = reading
         part.children.extend(descriptors(reading, fields, Path(fields.values.get("domain", ""))))
 
     def _part(self, document: Document, fields: Fields) -> _Part:
@@ -137,6 +150,26 @@ def load(
     for file in files:
         loading.take(file)
     return loading.end(files=len(files))
+
+
+def _note_ghosts(domain: str, part: _Part) -> None:
+    """Note what a domain names and does not have; known once all its files are read."""
+    reading = part.reading
+    if reading is None:
+        return
+    for fields in part.tenants:
+        tenant = fields.values["tenant"]
+        if reading.keys and not any(
+            key == tenant or (ANY in key and Glob.of(key).fits(tenant)) for key in reading.keys
+        ):
+            near = similar(tenant, reading.keys)
+            fields.odd("tenant", f"{short(tenant)} is the key of no descriptor{near}: the domain is everybody's tenant")
+    names = {rule.limit.name for rule in reading.rules if rule.limit is not None and rule.id.startswith(f"{domain}/")}
+    for fields, name in reading.replaced:
+        if name not in names:
+            fields.odd(
+                "name", f"no limit of this domain is named {short(name)}{similar(name, names)}: nothing is replaced"
+            )
 
 
 _STRAY = "not a rule file: ignored; move it away, or begin its name with a dot"

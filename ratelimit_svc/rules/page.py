@@ -74,7 +74,7 @@ reference implementation would load is loaded. What does not do there what it se
 - a key where it means nothing (`shadow_mode` inside `rate_limit`), a flag on a descriptor without a limit,
 - a key written twice in one mapping (the last counts), a second YAML document (the first counts),
 - `requests_per_unit` missing (0, which denies everything), or beside `unlimited: true`,
-- a file that holds no rules.
+- a file that is no rule file (`README.txt`), or a name in `replaces` that no limit has.
 
 The same is an error in `ratelimit-svc check`, with `STRICT=true`, and in each file that uses one of our own keys.
 `ratelimit-svc check --lenient` shows what the service would load, and its warnings.

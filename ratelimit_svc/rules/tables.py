@@ -178,7 +178,7 @@ RATE_LIMIT = _table(
         "align": Row(
             choice(ALIGNS, "an alignment"),
             "`fixed_window` only: where windows begin. `epoch`: at multiples of the period since 1970, as in the reference "
-            "implementation. `calendar`: with weeks (on Monday), months and years in UTC. `first_hit`: with the first hit "
+            "implementation. `calendar`: with weeks (on Monday), months and years in UTC; several of them are counted from the year 0, so take 2, 3, 4 or 6 months. `first_hit`: with the first hit "
             "after the last window's end.",
             own=True,
             default="epoch",

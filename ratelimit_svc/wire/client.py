@@ -5,7 +5,7 @@ from typing import Self
 
 import grpc
 
-from ratelimit_svc.model import Entry
+from ratelimit_svc.model import Entry, Unit
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 
 
@@ -13,11 +13,33 @@ class CallError(Exception):
     """The service answered with a gRPC error, or not at all."""
 
 
-def request(domain: str, descriptors: Sequence[Sequence[Entry]], *, hits: int = 0) -> rls_pb2.RateLimitRequest:
-    """Return a request. `hits` 0 leaves `hits_addend` out, which counts as 1."""
+def request(
+    domain: str,
+    descriptors: Sequence[Sequence[Entry]],
+    *,
+    hits: int = 0,
+    check: bool = False,
+    refund: bool = False,
+    limit: tuple[int, Unit] | None = None,
+) -> rls_pb2.RateLimitRequest:
+    """Return a request.
+
+    Args:
+        domain: whose rules are asked.
+        descriptors: the entries of each.
+        hits: `hits_addend` of the request; 0 leaves it out, which counts as 1.
+        check: each descriptor asks with 0 hits of its own, and counts nothing.
+        refund: each descriptor gives its hits back (`is_negative_hits`).
+        limit: what each descriptor brings along in place of the rules' limits.
+    """
     message = rls_pb2.RateLimitRequest(domain=domain, hits_addend=hits)
     for entries in descriptors:
-        descriptor = message.descriptors.add()
+        descriptor = message.descriptors.add(is_negative_hits=refund)
+        if check:
+            descriptor.hits_addend.value = 0
+        if limit is not None:
+            descriptor.limit.requests_per_unit = limit[0]
+            descriptor.limit.unit = limit[1]  # type: ignore[assignment] # the same numbers, by model.Unit's contract
         for entry in entries:
             descriptor.entries.add(key=entry.key, value=entry.value)
     return message
