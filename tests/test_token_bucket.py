@@ -212,7 +212,8 @@ def test_it_is_exact_in_python(burst, rate, window):
         assert told == exact.ask(walk.now, hits), number
 
 
-@pytest.mark.parametrize(("burst", "rate", "window"), BUCKETS)
+# a window of a millisecond would be gone in real time before it could be kept
+@pytest.mark.parametrize(("burst", "rate", "window"), [each for each in BUCKETS if each[2] >= SECOND])
 def test_it_is_exact_in_lua(client, burst, rate, window):
     """The same in a real server, whose numbers are doubles."""
     lua, exact, now = Lua(client), Exact(burst, rate, window), START
@@ -224,22 +225,23 @@ def test_it_is_exact_in_lua(client, burst, rate, window):
         assert told == [exact.ask(now, hits)], number
 
 
-def test_one_lost_part_is_found_by_the_fractions(monkeypatch):
-    """The judge is awake: a bucket that rounds its parts of a hit away is told apart."""
-    opened = TokenBucket.open
-
-    def rounded(*arguments):
-        window = opened(*arguments)
-        window.part = 0
-        return window
-
-    monkeypatch.setattr(TokenBucket, "open", rounded)
+def test_one_lost_part_is_found_by_the_fractions():
+    """The judge is awake: a bucket that rounds its parts of a hit away, and one that does not, are told apart."""
     burst, rate, window = 40_000, MOST - 2, SECOND
-    walk, exact, differ = Walk(), Exact(burst, rate, window), 0
+    kept: dict[bool, TokenBucket] = {}
+    exact, now, differ = Exact(burst, rate, window), START, {False: 0, True: 0}
     for passes, hits in history("judge", burst, rate, window, 400):
-        walk.now += passes
-        differ += walk.ask(bucket("k", burst, rate, window=window, hits=hits)) != exact.ask(walk.now, hits)
-    assert differ
+        now += passes
+        told = exact.ask(now, hits)
+        for rounds in differ:
+            opened = TokenBucket.open(kept.get(rounds), now, window, rate)
+            opened.part *= not rounds
+            fits = opened.room(burst) >= hits
+            opened.add(hits if fits else 0)
+            kept[rounds] = opened
+            differ[rounds] += (fits, opened.room(burst)) != (told.granted > 0, told.outcomes[0].remaining)
+    assert differ[True]
+    assert not differ[False]
 
 
 def test_the_twins_agree_where_a_rate_changes_at_every_take(client):
