@@ -4,14 +4,14 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ratelimit_svc import __version__
 from ratelimit_svc.errors import RulesError, SettingsError
-from ratelimit_svc.model import Algorithm, Entry, Unit
+from ratelimit_svc.model import Algorithm, Entry, Kind, Unit
 from ratelimit_svc.rules.files import RuleFile, read
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("rules", type=Path, metavar="RULES", help="a rule file, or a folder of them")
     explain.add_argument("domain", metavar="DOMAIN")
     explain.add_argument("entries", nargs="+", metavar="key=value", help="entries; a lone + begins another descriptor")
+    _add_manner(explain)
     _add_rule_options(explain)
     explain.set_defaults(command=_explain)
 
@@ -85,11 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     hit.add_argument(
         "--hits", type=_count, default=0, metavar="N", help="hits_addend: what each request counts (default 1)"
     )
-    hit.add_argument("--check", action="store_true", help="ask with 0 hits: is anything left? Counts nothing")
-    hit.add_argument("--refund", action="store_true", help="give the hits back (is_negative_hits)")
-    hit.add_argument(
-        "--limit", type=_limit, metavar="N/UNIT", help="bring a limit along, like 5/minute, in place of the rules'"
-    )
+    _add_manner(hit)
     hit.add_argument(
         "--times", type=_count, default=1, metavar="N", help="how many requests to send, one after another"
     )
@@ -118,6 +115,15 @@ def _add_rule_options(parser: argparse.ArgumentParser) -> None:
         choices=[algorithm.name.lower() for algorithm in Algorithm],
         default=Algorithm.SLIDING_WINDOW.name.lower(),
         help="as DEFAULT_ALGORITHM says",
+    )
+
+
+def _add_manner(command: argparse.ArgumentParser) -> None:
+    """Add how a request asks, beside what it is about."""
+    command.add_argument("--check", action="store_true", help="ask with 0 hits: is anything left? Counts nothing")
+    command.add_argument("--refund", action="store_true", help="give the hits back (is_negative_hits)")
+    command.add_argument(
+        "--limit", type=_limit, metavar="N/UNIT", help="bring a limit along, like 5/minute, in place of the rules'"
     )
 
 
@@ -201,7 +207,28 @@ def _explain(arguments: argparse.Namespace) -> int:
         return FAILED
     explanation = explain_request(rules, arguments.domain, descriptors)
     print(explanation if len(descriptors) > 1 else explanation.parts[0])
+    if arguments.check or arguments.refund or arguments.limit:
+        for line in _counted(arguments, rules, descriptors):
+            print(line)
     return OK if any(part.rules for part in explanation.parts) else DENIED
+
+
+def _counted(arguments: argparse.Namespace, rules: RuleSet, descriptors: Sequence[Sequence[Entry]]) -> Iterator[str]:
+    """Say what a request that asks in this manner does to which windows."""
+    from ratelimit_svc.model import Descriptor, Limit, Request
+    from ratelimit_svc.plans import Planner
+    from ratelimit_svc.rules.words import in_words
+
+    hits = 0 if arguments.check else None
+    limit = Limit(*arguments.limit) if arguments.limit else None
+    asked = tuple(Descriptor(tuple(entries), hits, arguments.refund, limit) for entries in descriptors)
+    plan = Planner(rules).plan(Request(arguments.domain, asked))
+    yield "asked like this:" if plan.charges else "asked like this, nothing is counted"
+    for charge in plan.charges:
+        does = {Kind.POSITIVE: "counts its hits", Kind.CHECK: "is only looked at", Kind.REFUND: "is given hits back"}
+        forbidden = charge.kind is Kind.REFUND and not charge.rule.refunds
+        what = "stays as it is: its rule forbids refunds" if forbidden else does[charge.kind]
+        yield f"   {charge.rule.id}: {in_words(charge.rule.limit)}; {what}; window {charge.key.decode()}"
 
 
 def _schema(arguments: argparse.Namespace) -> int:

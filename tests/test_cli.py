@@ -148,6 +148,25 @@ def test_a_switch_may_stand_alone():
     assert parse(["serve"]).strict is None
 
 
+@pytest.mark.parametrize(
+    ("manner", "line"),
+    [
+        (["--check"], "   shop/tenant=gold: 3 per minute, sliding in 60 slices of 1 s; is only looked at; window "),
+        (["--refund"], "   shop/tenant=gold: 3 per minute, sliding in 60 slices of 1 s; is given hits back; window "),
+        (
+            ["--limit", "5/hour"],
+            "   shop/tenant=gold#override: 5 per hour, sliding in 60 slices of 1 min; counts its hits",
+        ),
+    ],
+)
+def test_explain_says_what_a_request_does_that_asks_in_another_manner(good, manner, line):
+    """A check, a refund, a limit brought along: which rule then counts, how, and in which window."""
+    told = run("explain", good, "shop", "tenant=gold", *manner)
+    assert told.returncode == 0
+    assert told.stdout.splitlines()[-2] == "asked like this:"
+    assert told.stdout.splitlines()[-1].startswith(line)
+
+
 async def test_hit_checks_gives_back_and_brings_limits_along(good, tmp_path):
     """What Envoy can ask, a person can: a check, a refund, a limit in place of the rule's."""
     async with Replica(tmp_path / "replica", rules=good) as replica:
