@@ -1,6 +1,7 @@
 """Denials, for a log: which of the many are told, and what of each. Pure but for the clock it is handed.
 
-At most one of each rule in a time, which says how many there were since the last. Rules are bounded, so the memory is.
+At most one of each rule in a time, which says how many there were since the last. What is kept is a few numbers for each rule
+that has ever denied: rules are written by an operator, and no caller makes one.
 """
 
 from collections.abc import Callable

@@ -3,7 +3,8 @@
 Rule 1: counting is adding to a plain int. Nothing on a request's way calls the Prometheus library; it reads when asked.
 Rule 2: `TABLE` is all there is of ours: name, labels, one sentence, and where the numbers come from. What the process, the
         interpreter and its garbage collector say is added under the Prometheus library's own names.
-Rule 3: labels are bounded: rules by `MOST_RULES`, everything else by the words of its class below.
+Rule 3: labels are bounded: rules by `MOST_RULES`, those with callers' own values by `MOST_LABELS`, everything else by the words
+        of its class below.
 """
 
 from bisect import bisect_left

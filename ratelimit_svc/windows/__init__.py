@@ -1,7 +1,8 @@
 """How hits are counted. Each algorithm is a pair of twins: the same names and order of lines in Python and in Lua.
 
 `batch` takes lines of charges on any of them, all or nothing; `sliding_window` is the default algorithm, `fixed_window` the
-reference implementation's, `token_bucket` for those who want a burst. The memory store runs the Python, the redis store the Lua; `tests/test_twins.py` holds one against the other.
+reference implementation's, `token_bucket` for those who want a burst. The memory store runs the Python, the redis store the
+Lua; `tests/test_twins.py` holds one against the other.
 
 Rules for what stands here: no I/O, no clock of its own (the store says what time it is), integers only.
 """

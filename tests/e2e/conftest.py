@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -56,12 +57,15 @@ class Client:
         return [(await self.call(*args, **options)).status for _ in range(count)]
 
 
-async def _client(folder: Path, rules: str, kind: str, proxy: Proxy) -> AsyncIterator[Client]:
+async def client_of(
+    folder: Path, rules: str, kind: str = "gateway", proxy: Proxy = envoy.GATEWAY, **options: Any
+) -> AsyncIterator[Client]:
+    """Callers of a proxy that runs a shipped EnvoyFilter, under these rules; `options` are the stage's."""
     file = folder / "rules.yaml"
     file.write_text(rules)
     envoy_filter = shipped(f"istio/envoyfilter-{kind}.yaml").read_text()
     async with (
-        stage(folder, rules=file, envoy_filter=envoy_filter, proxy=proxy) as scene,
+        stage(folder, rules=file, envoy_filter=envoy_filter, proxy=proxy, **options) as scene,
         aiohttp.ClientSession() as session,
     ):
         yield Client(scene, session)
@@ -70,12 +74,12 @@ async def _client(folder: Path, rules: str, kind: str, proxy: Proxy) -> AsyncIte
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
     """Callers of an ingress gateway that runs the shipped EnvoyFilter."""
-    async for client in _client(tmp_path_factory.mktemp("gateway"), GATEWAY_RULES, "gateway", envoy.GATEWAY):
+    async for client in client_of(tmp_path_factory.mktemp("gateway"), GATEWAY_RULES):
         yield client
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sidecar(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
     """Callers of an application whose sidecar runs the shipped EnvoyFilter."""
-    async for client in _client(tmp_path_factory.mktemp("sidecar"), SIDECAR_RULES, "sidecar", envoy.SIDECAR):
+    async for client in client_of(tmp_path_factory.mktemp("sidecar"), SIDECAR_RULES, "sidecar", envoy.SIDECAR):
         yield client

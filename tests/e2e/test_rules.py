@@ -9,7 +9,7 @@ import pytest_asyncio
 from ratelimit_svc.demo import shipped
 from ratelimit_svc.demo.stage import stage
 from ratelimit_svc.demo.traffic import LIMITED, PASSED
-from tests.e2e.conftest import Client
+from tests.e2e.conftest import Client, client_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
@@ -49,12 +49,8 @@ def brought(envoy_filter: str) -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ruled(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
     """Callers of a gateway whose replicas have these rules."""
-    folder = tmp_path_factory.mktemp("rules")
-    file = folder / "rules.yaml"
-    file.write_text(RULES)
-    envoy_filter = shipped("istio/envoyfilter-gateway.yaml").read_text()
-    async with stage(folder, rules=file, envoy_filter=envoy_filter) as scene, aiohttp.ClientSession() as session:
-        yield Client(scene, session)
+    async for client in client_of(tmp_path_factory.mktemp("rules"), RULES):
+        yield client
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from ratelimit_svc.demo import shipped
 from ratelimit_svc.demo.child import until
-from ratelimit_svc.demo.stage import stage
 from ratelimit_svc.demo.traffic import LIMITED, PASSED
-from tests.e2e.conftest import Client
+from tests.e2e.conftest import Client, client_of
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
@@ -32,16 +30,9 @@ descriptors:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def why(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
     """Callers of a gateway whose replicas tell Envoy what they decided."""
-    folder = tmp_path_factory.mktemp("why")
-    file = folder / "rules.yaml"
-    file.write_text(RULES)
-    envoy_filter = shipped("istio/envoyfilter-gateway.yaml").read_text()
     env = {"RESPONSE_DYNAMIC_METADATA": "true", "LOG_FORMAT": "json"}
-    async with (
-        stage(folder, rules=file, envoy_filter=envoy_filter, replicas=1, env=env) as scene,
-        aiohttp.ClientSession() as session,
-    ):
-        yield Client(scene, session)
+    async for client in client_of(tmp_path_factory.mktemp("why"), RULES, replicas=1, env=env):
+        yield client
 
 
 async def test_access_log_service_log_and_debug_page_agree(why):
