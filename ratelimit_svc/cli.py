@@ -240,7 +240,8 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 def _hit(arguments: argparse.Namespace) -> int:
     from ratelimit_svc.model import Code
-    from ratelimit_svc.wire.client import CallError, Client, in_words, request
+    from ratelimit_svc.wire.calls import CallError
+    from ratelimit_svc.wire.client import Client, in_words, request
 
     try:
         message = request(

@@ -27,7 +27,10 @@ from ratelimit_svc.state import NO_RULES, State
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.wire import rls
+from ratelimit_svc.wire.engine import EngineOptions
 from ratelimit_svc.wire.grpcio import GrpcioEngine
+from ratelimit_svc.wire.health import Health as WireHealth
+from ratelimit_svc.wire.methods import methods
 
 DRAINING = "draining"
 
@@ -63,7 +66,8 @@ async def serve(settings: Settings) -> None:
             on_denial=state.on_denial,
         )
         life.callback(limiter.close)
-        engine = GrpcioEngine(limiter, max_message_bytes=settings.max_message_bytes)
+        watched = WireHealth()
+        engine = GrpcioEngine(limiter, methods(watched), EngineOptions(max_message_bytes=settings.max_message_bytes))
         state.measure(limiter, local)
         if settings.shadow_mode:
             log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
@@ -86,7 +90,7 @@ async def serve(settings: Settings) -> None:
         port = await life.enter_async_context(http.serving(app, settings.host, settings.port))
         debug_app = debug.make_app(recent=_recent(limiter, store), most=MOST_SHOWN)
         debug_port = await life.enter_async_context(http.serving(debug_app, settings.debug_host, settings.debug_port))
-        await life.enter_async_context(_running("health", _publish_health(state.health, engine), stop))
+        await life.enter_async_context(_running("health", _publish_health(state.health, watched), stop))
 
         # ready
         log.info(
@@ -103,6 +107,7 @@ async def serve(settings: Settings) -> None:
         log.info("draining", delay_s=settings.drain_delay_us / MICROSECONDS)
         stop.clear()
         await _either(asyncio.sleep(settings.drain_delay_us / MICROSECONDS), stop.wait())
+        watched.end_watches()
         await _either(engine.stop(settings.drain_timeout_us / MICROSECONDS), stop.wait())
 
         # close
@@ -196,9 +201,9 @@ async def _expire(windows: MemoryStore) -> None:
         windows.expire(_steady_us())
 
 
-async def _publish_health(health: Health, engine: GrpcioEngine) -> None:
+async def _publish_health(health: Health, watched: WireHealth) -> None:
     while True:
-        engine.set_ready(ready=health.ready)
+        watched.set_ready(ready=health.ready)
         await health.change()
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import pytest
@@ -17,19 +19,30 @@ from ratelimit_svc.rules.load import load
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.client import request
-from ratelimit_svc.wire.grpcio import HEALTH_NAMES, GrpcioEngine
+from ratelimit_svc.wire.engine import EngineOptions
+from ratelimit_svc.wire.grpcio import GrpcioEngine
+from ratelimit_svc.wire.health import NAMES, Health
+from ratelimit_svc.wire.methods import methods
 from tests.limiting import RULES, Recording
 from tests.waiting import until
 
 OK, OVER_LIMIT = rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT
 
 
+@dataclass
 class Served:
     """A running engine, its limiter and a channel to it."""
 
-    def __init__(self, engine: GrpcioEngine, limiter: Limiter, store: Recording, port: int, channel) -> None:
-        self.engine, self.limiter, self.store, self.port, self.channel = engine, limiter, store, port, channel
-        self.stub = rls_pb2_grpc.RateLimitServiceStub(channel)
+    engine: GrpcioEngine
+    health: Health
+    limiter: Limiter
+    store: Recording
+    port: int
+    channel: Any
+
+    @property
+    def stub(self) -> rls_pb2_grpc.RateLimitServiceStub:
+        return rls_pb2_grpc.RateLimitServiceStub(self.channel)
 
     async def send(self, data: bytes, timeout: float = 5) -> bytes:
         """Send these very bytes."""
@@ -55,11 +68,12 @@ async def serve(host: str, clock) -> AsyncIterator[Served]:
         options=Options(store_timeout_s=10, deadline_margin_s=2),
     )
     limiter.use(load([RuleFile("rules.yaml", RULES.encode())]))
-    engine = GrpcioEngine(limiter, max_message_bytes=100_000)
+    health = Health()
+    engine = GrpcioEngine(limiter, methods(health), EngineOptions(max_message_bytes=100_000))
     port = await engine.start(host, 0)
-    engine.set_ready(ready=True)
+    health.set_ready(ready=True)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Served(engine, limiter, store, port, channel)
+        yield Served(engine, health, limiter, store, port, channel)
     await engine.stop(0)
     limiter.close()
 
@@ -181,8 +195,8 @@ async def test_health_follows_readiness_under_every_name(served):
     watch = health.Watch(health_pb2.HealthCheckRequest(service="ratelimit"))
     seen = [(await watch.read()).status]
     for ready in (True, False):
-        served.engine.set_ready(ready=ready)
-        for name in HEALTH_NAMES:
+        served.health.set_ready(ready=ready)
+        for name in NAMES:
             status = (await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)).status
             assert status == (1 if ready else 2)
     seen.append((await watch.read()).status)
@@ -198,6 +212,7 @@ async def test_an_open_watch_does_not_hold_the_stop(served):
     watch = health_pb2_grpc.HealthStub(served.channel).Watch(health_pb2.HealthCheckRequest())
     await watch.read()
     async with asyncio.timeout(5):
+        served.health.end_watches()
         await served.engine.stop(60)
     assert await watch.code() is grpc.StatusCode.UNAVAILABLE
 
@@ -218,7 +233,7 @@ async def test_reflection_lists_the_services_and_describes_ours(served):
 
 async def test_an_address_that_is_taken_is_an_error(served):
     """Two processes never share a port without knowing."""
-    other = GrpcioEngine(served.limiter, max_message_bytes=1000)
+    other = GrpcioEngine(served.limiter, {}, EngineOptions(max_message_bytes=1000))
     with pytest.raises(OSError, match=r"gRPC cannot listen on 127\.0\.0\.1"):
         await other.start("127.0.0.1", served.port)
     await other.stop(0)

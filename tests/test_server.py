@@ -16,7 +16,8 @@ from ratelimit_svc.demo.child import until
 from ratelimit_svc.demo.parts import Replica, get, valkey
 from ratelimit_svc.model import Entry
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2_grpc
-from ratelimit_svc.wire.client import CallError, Client, request
+from ratelimit_svc.wire.calls import CallError
+from ratelimit_svc.wire.client import Client, request
 
 RULES = "domain: shop\ndescriptors: [{key: tenant, rate_limit: {unit: hour, requests_per_unit: %d}}]\n"
 

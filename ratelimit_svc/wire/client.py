@@ -7,10 +7,7 @@ import grpc
 
 from ratelimit_svc.model import Entry, Unit
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
-
-
-class CallError(Exception):
-    """The service answered with a gRPC error, or not at all."""
+from ratelimit_svc.wire.calls import CallError, GrpcStatus
 
 
 def request(
@@ -73,7 +70,7 @@ class Client:
         try:
             response: rls_pb2.RateLimitResponse = self._stub.ShouldRateLimit(message, timeout=self._timeout_s)
         except grpc.RpcError as error:
-            raise CallError(f"{error.code().name}: {error.details()}") from error
+            raise CallError(GrpcStatus(error.code().value[0]), error.details() or "") from error
         return response
 
 
