@@ -135,7 +135,7 @@ class Connection:
     def _read(self, data: bytes, at: int) -> int:
         """Read all whole frames from `at` on. Return where the first begins that is not whole."""
         end = len(data)
-        streams, open_, known = self.streams, self.streams.open, self._table.known
+        streams, open_, quick_head = self.streams, self.streams.open, self._table.quick
         while end - at >= HEAD_BYTES:
             high, low, kind, flags, number = FRAME.unpack_from(data, at)
             length = high << 8 | low
@@ -152,7 +152,8 @@ class Connection:
                 stream = open_.get(number)
                 if stream is not None and flags == END_STREAM and stream.quick and length >= PREFIX_BYTES:
                     compressed, size = PREFIX.unpack_from(data, begin)
-                    if compressed == 0 and size == length - PREFIX_BYTES and length <= self._room:
+                    whole = compressed == 0 and size == length - PREFIX_BYTES and length <= self._room
+                    if whole and stream.head.content_length in (None, length):
                         self._room -= length
                         self._owed += length
                         stream.ended, stream.quick = True, False
@@ -161,13 +162,12 @@ class Connection:
             elif (
                 kind == HEADERS and flags == END_HEADERS and streams.last < number <= streams.last_taken and number & 1
             ):
-                head = known.get(data[begin:after])
+                head = quick_head(data[begin:after])
                 if head is not None and head.quick and len(open_) < MOST_STREAMS:
                     streams.last = number
                     open_[number] = Stream(number, head, self.outgoing.first_window)
                     continue
             self._frame(kind, flags, number & LARGEST_STREAM, data[begin:after])
-            known = self._table.known
         return at
 
     def _check_expected(self, kind: int, flags: int, number: int) -> None:

@@ -72,13 +72,14 @@ class Control:
         _check_no_stream(Kind.SETTINGS, number)
         if flags & ACK:
             frames.check_length(Kind.SETTINGS, payload, 0)
-            self._table.acknowledge()
+            self._table.acknowledged = True
             return
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS whose length is no multiple of 6")
+        # before the DATA that a larger window sets free
+        self._outgoing.parts.append(frames.frame(Kind.SETTINGS, ACK, 0))
         for name, value in frames.settings_in(payload):
             self._apply(name, value)
-        self._outgoing.parts.append(frames.frame(Kind.SETTINGS, ACK, 0))
 
     def _apply(self, name: int, value: int) -> None:
         if name == Setting.ENABLE_PUSH and value > 1:

@@ -4,6 +4,7 @@ Decoding is the `hpack` library's. A block is cut into its representations first
 does not depend on what it means: so that the library never sees a number of a thousand digits or ten thousand fields.
 """
 
+import re
 from collections.abc import Iterable
 
 from hpack import Decoder
@@ -18,6 +19,9 @@ LONGEST_DECODED = 4 * LONGEST_LIST
 """Bytes of one that we decode, to refuse no more than its request. Beyond, the table is lost, and with it the connection."""
 MOST_IN_A_LIST = 512
 """Representations in a block: each costs us more than its sender."""
+
+NO_TABLE = b"\x20"
+"""A new size of the table: 0 (RFC 7541 §6.3)."""
 
 LONGEST_INTEGER = 4
 """Bytes after an integer's prefix: 28 bits, more than the length of any block that we take."""
@@ -46,9 +50,21 @@ def decode(decoder: Decoder, block: bytes) -> list[Field]:
         raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, f"a header block cannot be decoded: {error}") from None
 
 
+_VALUE = re.compile(rb"(?![ \t])[^\x00\r\n]*(?<![ \t])")
+
+
+def is_sound_value(value: bytes) -> bool:
+    """Return whether a field may have this value (RFC 9113 §8.2.1)."""
+    return _VALUE.fullmatch(value) is not None
+
+
 def size(fields: Iterable[Field]) -> int:
     """Return how long a header list is (RFC 9113 §6.5.2)."""
     return sum(len(name) + len(value) + 32 for name, value in fields)
+
+
+_LONG_INDEX = frozenset((0x0F, 0x1F, 0x7F))
+"""First bytes of literals whose name's index goes on in the bytes that follow."""
 
 
 def representations(block: bytes) -> list[bytes]:
@@ -67,10 +83,9 @@ def representations(block: bytes) -> list[bytes]:
             elif first & 0xE0 == 0x20:  # a new size of the table (§6.3)
                 at = at + 1 if first != 0x3F else _integer(block, at + 1)[1]
             else:  # a literal (§6.2)
-                index = first & (0x3F if first & 0x40 else 0x0F)
-                if index == 0:
+                if first & (0x3F if first & 0x40 else 0x0F) == 0:
                     at = _past_text(block, at + 1)
-                elif index in (0x0F, 0x3F) and (index == 0x3F or not first & 0x40):
+                elif first in _LONG_INDEX:
                     at = _integer(block, at + 1)[1]
                 else:
                     at += 1
@@ -108,8 +123,19 @@ def _integer(block: bytes, at: int) -> tuple[int, int]:
 
 
 def is_table_size(representation: bytes) -> bool:
-    """Return whether it changes the size of the table (§6.3), and is no field."""
+    """Return whether it is a new size of the table (§6.3), and no field."""
     return representation[0] & 0xE0 == 0x20
+
+
+def value_start(representation: bytes) -> int:
+    """Return where the value of a literal begins, with its length; 0 for what is no literal, or has a long name."""
+    first = representation[0]
+    if first >= 0x80 or is_table_size(representation):
+        return 0
+    if first & (0x3F if first & 0x40 else 0x0F):
+        return 1 if first not in _LONG_INDEX else _integer(representation, 1)[1]
+    length = representation[1] & 0x7F
+    return 2 + length if length != 0x7F else 0
 
 
 def block(*fields: Field) -> bytes:

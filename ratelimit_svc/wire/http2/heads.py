@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ratelimit_svc.wire.calls import GrpcStatus
-from ratelimit_svc.wire.http2.fields import Field
+from ratelimit_svc.wire.http2.fields import Field, is_sound_value
 from ratelimit_svc.wire.http2.frames import ErrorCode, StreamFault
 
 LONGEST_PATH = 1024
@@ -42,7 +42,7 @@ class Head(NamedTuple):
     unary: bool = False
     """A call of the RateLimitService: one message."""
     quick: bool = False
-    """And nothing else about it is unusual: not compressed, no length."""
+    """And its message is not compressed."""
 
 
 def malformed(text: str) -> StreamFault:
@@ -54,7 +54,6 @@ PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
 _OF_A_CONNECTION = frozenset((b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"))
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
-_VALUE = re.compile(rb"[^\x00\r\n]*")
 
 MATTERS = PSEUDO | {b"content-type", b"content-length", b"grpc-timeout", b"grpc-encoding"}
 """Fields that a head is made of."""
@@ -74,7 +73,7 @@ def check(field: Field) -> None:
         raise malformed(f"{name!r:.60} is no name of a field in lower case")
     elif name in _OF_A_CONNECTION or (name == b"te" and value != b"trailers"):
         raise malformed(f"the field {name.decode()} is not for HTTP/2")
-    if not _VALUE.fullmatch(value) or value[:1] in (b" ", b"\t") or value[-1:] in (b" ", b"\t"):
+    if not is_sound_value(value):
         raise malformed(f"the field {name!r:.60} has a value with characters that are not allowed")
 
 
@@ -134,8 +133,7 @@ def _head(known: dict[bytes, bytes], quick_path: str) -> Head:
     except ValueError as error:
         return head._replace(refusal=Refusal(str(error), grpc_status=GrpcStatus.INTERNAL))
     unary = path == quick_path
-    quick = unary and encoding == IDENTITY and content_length is None
-    return Head(path, timeout_s, encoding, content_length, None, unary, quick)
+    return Head(path, timeout_s, encoding, content_length, None, unary, unary and encoding == IDENTITY)
 
 
 def _no_grpc(known: dict[bytes, bytes]) -> Refusal | None:
