@@ -4,14 +4,14 @@ Rule 1: the usual frames, a call's HEADERS and its one DATA, are read where they
         is unusual about a frame sends it to its kind's method.
 Rule 2: `receive` never raises. What breaks the protocol ends its stream (RST_STREAM) or the connection (GOAWAY, and `over`);
         and so does what is only too much (`calm`).
-Rule 3: memory is bounded by the numbers below and in `fields`, `memory` and `messages`, whatever is sent or left unread.
+Rule 3: memory is bounded by the numbers here and in `fields`, `memory`, `messages`, whatever is sent or left unread.
 """
 
 from typing import NamedTuple
 
-from ratelimit_svc.wire.http2 import fields, frames
+from ratelimit_svc.wire.http2 import frames
 from ratelimit_svc.wire.http2.calm import Calm
-from ratelimit_svc.wire.http2.control import Control
+from ratelimit_svc.wire.http2.control import MOST_STREAMS, Control
 from ratelimit_svc.wire.http2.frames import (
     ACK,
     END_HEADERS,
@@ -26,7 +26,6 @@ from ratelimit_svc.wire.http2.frames import (
     ConnectionFault,
     ErrorCode,
     Kind,
-    Setting,
     StreamFault,
 )
 from ratelimit_svc.wire.http2.heads import check_trailers, malformed
@@ -37,19 +36,11 @@ from ratelimit_svc.wire.http2.requests import MOST_TICKS, Ask, Event, Requests
 from ratelimit_svc.wire.http2.streams import Stream, Streams
 from ratelimit_svc.wire.http2.table import Table
 
-MOST_STREAMS = 1024
-"""Calls under way on one connection (SETTINGS_MAX_CONCURRENT_STREAMS). Envoy opens another connection for more."""
 WINDOW = 2**20
 """Bytes of DATA that may be under way to us on one connection. They count as taken when they are read: `messages` bounds what is
 held of them."""
 LONGEST_BLOCK = 16 * 1024
 """Bytes of a header block, in however many frames (CONTINUATION flood, VU#421644)."""
-
-HELLO = {
-    Setting.HEADER_TABLE_SIZE: 0,
-    Setting.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
-    Setting.MAX_HEADER_LIST_SIZE: fields.LONGEST_LIST,
-}
 
 DATA, HEADERS = int(Kind.DATA), int(Kind.HEADERS)
 
@@ -127,7 +118,7 @@ class Connection:
         if len(data) < len(PREFACE):
             return 0
         self._greeted = True
-        self.outgoing.parts.append(frames.settings(HELLO))
+        self._control.hello()
         self.outgoing.take_room(0, WINDOW - FIRST_WINDOW)
         self._room = WINDOW
         return len(PREFACE)
@@ -244,6 +235,8 @@ class Connection:
         if len(self.streams.open) >= MOST_STREAMS:
             raise StreamFault(ErrorCode.REFUSED_STREAM, f"more than {MOST_STREAMS} streams")
         self.requests.begin(number, head, ended=ended)
+        if head.refusal is None:
+            self._control.ask_for_no_table()
 
     def _on_trailers(self, stream: Stream, block: bytes, fault: StreamFault | None, *, ended: bool) -> None:
         """§8.1: the fields after the messages."""

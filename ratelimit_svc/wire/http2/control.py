@@ -2,6 +2,7 @@
 
 from ratelimit_svc.wire.http2 import frames
 from ratelimit_svc.wire.http2.calm import Calm
+from ratelimit_svc.wire.http2.fields import LONGEST_LIST
 from ratelimit_svc.wire.http2.frames import (
     ACK,
     LARGEST_FRAME,
@@ -17,6 +18,11 @@ from ratelimit_svc.wire.http2.outgoing import Outgoing
 from ratelimit_svc.wire.http2.streams import Streams
 from ratelimit_svc.wire.http2.table import Table
 
+MOST_STREAMS = 1024
+"""Calls under way on one connection (SETTINGS_MAX_CONCURRENT_STREAMS). Envoy opens another connection for more."""
+
+HELLO = {Setting.MAX_CONCURRENT_STREAMS: MOST_STREAMS, Setting.MAX_HEADER_LIST_SIZE: LONGEST_LIST}
+
 DRAIN_PING, ALIVE_PING = b"draining", b"anybody?"
 """What we ask back. When the first comes, the peer has seen that we drain, and what it sent before has come."""
 
@@ -28,6 +34,9 @@ class Control:
         self._outgoing, self._streams, self._table, self._calm = outgoing, streams, table, calm
         self.leaving = False
         """One side has said that no new calls will come, or be taken."""
+        self._unacknowledged = 0
+        """SETTINGS of ours that the peer has not acknowledged."""
+        self._no_table_asked = False
 
     def frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """See to a frame.
@@ -49,6 +58,22 @@ class Control:
         elif kind == Kind.PUSH_PROMISE:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE is not for clients")
         # else an extension's, which we do not speak (§5.5)
+
+    def hello(self) -> None:
+        """Say what we take, in the first frame of ours."""
+        self._settings(HELLO)
+
+    def ask_for_no_table(self) -> None:
+        """Ask the peer to compress without a table: once, with its first call. Not in our first SETTINGS, because probes (h2spec)
+        look at those and use a table all the same.
+        """
+        if not self._no_table_asked:
+            self._no_table_asked = True
+            self._settings({Setting.HEADER_TABLE_SIZE: 0})
+
+    def _settings(self, values: dict[Setting, int]) -> None:
+        self._unacknowledged += 1
+        self._outgoing.parts.append(frames.settings(values))
 
     def drain(self) -> None:
         """Ask the peer to go elsewhere with new calls, without refusing those that are under way to us (§6.8)."""
@@ -72,7 +97,8 @@ class Control:
         _check_no_stream(Kind.SETTINGS, number)
         if flags & ACK:
             frames.check_length(Kind.SETTINGS, payload, 0)
-            self._table.acknowledged = True
+            self._unacknowledged -= 1
+            self._table.acknowledged = self._no_table_asked and self._unacknowledged <= 0
             return
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS whose length is no multiple of 6")
