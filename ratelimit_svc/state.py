@@ -82,7 +82,7 @@ class State:
 
     def on_tls_renewed(self) -> None:
         """Note that changed TLS files are in use. Called in any thread."""
-        log.info("TLS files are renewed", files=self.settings.tls_files)
+        log.info("TLS files are renewed", cert=self.settings.grpc_server_tls_cert)
 
     def on_tls_failure(self, error: TlsFilesError) -> None:
         """Note that changed TLS files cannot be used. Called in any thread."""

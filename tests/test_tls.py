@@ -1,5 +1,9 @@
 """TLS from files: what is wrong with them is told, who is admitted. Handshakes are in tests/conformance/test_tls.py."""
 
+import asyncio
+import ssl
+from contextlib import suppress
+
 import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import (
@@ -83,6 +87,41 @@ def test_who_is_admitted(files, names, admitted):
     """Exactly the DNS name, in any case of letters; without a name asked for, everyone whose certificate is good."""
     assert files.tls(clients=True, san=CLIENT).admits({"subjectAltName": names}) is admitted
     assert files.tls(clients=True).admits({"subjectAltName": names})
+
+
+async def test_each_handshake_uses_the_files_of_its_moment(tmp_path, files):
+    """Of one context: the certificate, and the root that clients must be under. No session outlives its certificates."""
+    tls = files.tls(clients=True)
+    served: list[ssl.SSLObject] = []
+
+    def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        served.append(writer.get_extra_info("ssl_object"))
+        writer.write(b"welcome")
+        writer.close()
+
+    async def welcome(root: trustme.CA, own: trustme.LeafCert) -> bytes:
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["h2"])
+        root.configure_trust(context)
+        own.configure_cert(context)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        said = b""
+        with suppress(ConnectionError):
+            said = await reader.read()
+            assert not said or not writer.get_extra_info("ssl_object").session.has_ticket
+        writer.transport.abort()
+        return said
+
+    old, new = trustme.CA(), trustme.CA()
+    files.put(old)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls.context) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await welcome(old, old.issue_cert(CLIENT)) == b"welcome"
+        files.put(new)
+        assert await welcome(new, old.issue_cert(CLIENT)) == b""
+        assert await welcome(new, new.issue_cert(CLIENT)) == b"welcome"
+    assert [connection.selected_alpn_protocol() for connection in served] == ["h2", "h2"]
+    assert tls.admits(served[-1].getpeercert() or {})
 
 
 def test_it_says_what_it_is(files):
