@@ -13,6 +13,7 @@ import structlog
 
 from ratelimit_svc import __version__
 from ratelimit_svc.admin import debug, http
+from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
@@ -27,10 +28,10 @@ from ratelimit_svc.state import NO_RULES, State
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.wire import rls
-from ratelimit_svc.wire.engine import EngineOptions
-from ratelimit_svc.wire.grpcio import GrpcioEngine
+from ratelimit_svc.wire.engine import Engine, EngineOptions
 from ratelimit_svc.wire.health import Health as WireHealth
 from ratelimit_svc.wire.methods import methods
+from ratelimit_svc.wire.tls import ServerTls, TlsFilesError
 
 DRAINING = "draining"
 
@@ -67,7 +68,7 @@ async def serve(settings: Settings) -> None:
         )
         life.callback(limiter.close)
         watched = WireHealth()
-        engine = GrpcioEngine(limiter, methods(watched), EngineOptions(max_message_bytes=settings.max_message_bytes))
+        engine = engine_named(settings.engine)(limiter, methods(watched), _engine_options(settings, state))
         state.measure(limiter, local)
         if settings.shadow_mode:
             log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
@@ -126,6 +127,42 @@ def _options(settings: Settings) -> Options:
         dynamic_metadata=settings.response_dynamic_metadata,
         denial_log_every_s=settings.denial_log_every_us / MICROSECONDS,
     )
+
+
+def engine_named(name: str) -> type[Engine]:
+    """Return the engine that the setting ENGINE names. Only the one that serves is imported."""
+    if name == "http2":
+        from ratelimit_svc.wire.http2.engine import Http2Engine  # type: ignore[import-untyped] # noqa: PLC0415 — to come
+
+        http2: type[Engine] = Http2Engine
+        return http2
+    from ratelimit_svc.wire.grpcio import GrpcioEngine  # noqa: PLC0415
+
+    return GrpcioEngine
+
+
+def _engine_options(settings: Settings, state: State) -> EngineOptions:
+    return EngineOptions(
+        max_message_bytes=settings.max_message_bytes,
+        max_connection_age_s=settings.grpc_max_connection_age_us / MICROSECONDS or None,
+        max_connection_age_grace_s=settings.grpc_max_connection_age_grace_us / MICROSECONDS or None,
+        tls=_tls(settings, state),
+    )
+
+
+def _tls(settings: Settings, state: State) -> ServerTls | None:
+    """Read the certificates.
+
+    Raises:
+        SettingsError: they cannot be used.
+    """
+    files = settings.tls_files
+    if files is None:
+        return None
+    try:
+        return ServerTls(**files._asdict(), on_renewed=state.on_tls_renewed, on_failure=state.on_tls_failure)
+    except TlsFilesError as error:
+        raise SettingsError(f"GRPC_SERVER_USE_TLS is true, but {error}") from error
 
 
 @asynccontextmanager

@@ -100,7 +100,10 @@ def _with(method: Method) -> Callable[[AsyncIterator[bytes], Context], Awaitable
     async def answer(requests: AsyncIterator[bytes], context: Context) -> None:
         async with aclosing(method(requests)) as answers:
             async for message in answers:
-                await context.write(message)
+                try:
+                    await context.write(message)
+                except grpc.aio.BaseError:  # the caller has gone: nobody's error
+                    return
 
     return answer
 
