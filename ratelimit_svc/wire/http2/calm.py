@@ -8,8 +8,9 @@ peer (rapid reset, CVE-2023-44487) or by us for what the peer did to them (MadeY
 
 from ratelimit_svc.wire.http2.frames import ConnectionFault, ErrorCode
 
-MOST_FRAMES, FRAMES_A_REQUEST, FRAMES_A_TICK = 1000, 10, 100
-"""Credit for frames that ask nothing: gRPC's clients send some pings and window updates with each request."""
+MOST_FRAMES, FRAMES_A_REQUEST, FRAMES_A_TICK = 10_000, 10, 1000
+"""Credit for frames that ask nothing, some 10 ms of work. gRPC's clients send some pings and window updates with each request, of
+which thousands may come at once."""
 MOST_RESETS, RESETS_A_REQUEST, RESETS_A_TICK = 2000, 1, 100
 """Credit for streams that are reset. Envoy resets what is not answered in 20 ms: after a stall of ours, all that was under way."""
 

@@ -77,12 +77,14 @@ class Connection:
         self._expecting = True
         """The next frame has to be a certain one: the first SETTINGS, or a CONTINUATION."""
         self._block: _Block | None = None
-        self._room = FIRST_WINDOW
+        self._room = WINDOW
         """Bytes of DATA that the peer may still send."""
         self._owed = 0
         """Bytes that it sent, and that it was not given room for anew."""
         self._ticks = 0
         """Seconds that the connection waits for the rest of something."""
+        self._control.hello()
+        self.outgoing.take_room(0, WINDOW - FIRST_WINDOW)
 
     # ── bytes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -111,16 +113,13 @@ class Connection:
         return asks, self._take_events()
 
     def _greet(self, data: bytes) -> int:
-        """Look for the preface (§3.4) and say hello. Return where the frames begin."""
+        """Look for the preface (§3.4). Return where the frames begin."""
         if data[: len(PREFACE)] != PREFACE[: len(data)]:
             text = "this port speaks HTTP/2 without upgrade, and no preface came"
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, text)
         if len(data) < len(PREFACE):
             return 0
         self._greeted = True
-        self._control.hello()
-        self.outgoing.take_room(0, WINDOW - FIRST_WINDOW)
-        self._room = WINDOW
         return len(PREFACE)
 
     def _read(self, data: bytes, at: int) -> int:
@@ -316,7 +315,10 @@ class Connection:
 
     def drain(self) -> None:
         """Ask the peer to go elsewhere with new calls: at first without refusing any, since some are under way (§6.8)."""
-        self._control.drain()
+        if self._greeted:
+            self._control.drain()
+        else:
+            self._control.leave()
 
     def leave(self) -> None:
         """Take no new calls any more."""

@@ -42,12 +42,13 @@ class Shared:
     methods: Mapping[str, Method]
     options: EngineOptions
     loop: asyncio.AbstractEventLoop
+    on_last: Callable[[], None]
+    """Called when the last connection has gone."""
     blocks: Blocks = field(default_factory=lambda: Blocks(f"/{rls.SERVICE}/{rls.METHOD}"))
     unfinished: Unfinished = field(default_factory=Unfinished)
     peers: set["Peer"] = field(default_factory=set)
-    calls: set[Call] = field(default_factory=set)
-    on_last: Callable[[], None] = lambda: None
-    """Called when the last connection has gone."""
+    calls: int = 0
+    """How many have a task of their own."""
     _unwritten: list["Peer"] = field(default_factory=list)
 
     def flush(self, peer: "Peer") -> None:
@@ -72,6 +73,7 @@ class Peer(asyncio.Protocol):
             shared.blocks, shared.unfinished, most_message_bytes=shared.options.max_message_bytes
         )
         self._outgoing = self.connection.outgoing
+        self._calls: set[Call] = set()
         self._to_write = False
         self._silent = self._stuck = self._leaving = 0
         """Seconds that the peer has said nothing, read nothing, and that we wait for it to leave."""
@@ -87,8 +89,9 @@ class Peer(asyncio.Protocol):
         if tls is not None:
             session = transport.get_extra_info("ssl_object")
             if session.selected_alpn_protocol() != "h2" or not tls.admits(session.getpeercert() or {}):
-                self._transport.close()
+                self._transport.abort()
                 return
+        self.flush()  # the connection says hello by itself
         age_s = self._shared.options.max_connection_age_s
         if age_s is not None:
             self._age = self._shared.loop.call_later(age_s * uniform(0.9, 1.1), self._retire)  # noqa: S311 — no secret
@@ -123,6 +126,8 @@ class Peer(asyncio.Protocol):
                 self._outgoing.end(stream, GrpcStatus.UNKNOWN, "internal error")
         for event in events:
             self._happened(event)
+        for call in self._calls:
+            call.look()
         if self._outgoing.parts:
             self.flush()
 
@@ -185,12 +190,17 @@ class Peer(asyncio.Protocol):
         method = self._shared.methods.get(stream.head.path)
         if method is None:
             self._outgoing.end(stream, GrpcStatus.UNIMPLEMENTED, f"unknown method {stream.head.path}")
-        elif len(self._shared.calls) >= MOST_CALLS:
+        elif self._shared.calls >= MOST_CALLS:
             self._outgoing.end(stream, GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MOST_CALLS} calls are under way")
         else:
             call = stream.work = Call(method, stream, self.connection.requests, self._outgoing, self.flush)
-            self._shared.calls.add(call)
-            call.task.add_done_callback(lambda _: self._shared.calls.discard(call))
+            self._calls.add(call)
+            self._shared.calls += 1
+            call.task.add_done_callback(lambda _: self._over(call))
+
+    def _over(self, call: Call) -> None:
+        self._calls.discard(call)
+        self._shared.calls -= 1
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
