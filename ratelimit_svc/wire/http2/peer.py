@@ -5,6 +5,7 @@ What is written in one turn of the loop, by however many answers, is one write a
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from random import uniform
@@ -154,10 +155,11 @@ class Peer(asyncio.Protocol):
         if self._said_last or self._transport.is_closing():
             return
         self._said_last, self._leaving = True, 1
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
+        if not self._transport.can_write_eof():  # TLS
             self._transport.close()
+            return
+        with suppress(OSError):  # the peer was faster
+            self._transport.write_eof()
 
     # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
