@@ -77,6 +77,8 @@ class Connection(asyncio.Protocol):
         self._ready = False
         """The server's SETTINGS have come: we know what it allows."""
         self._blocks = frames.Blocks(b"", b"")
+        self._begins = True
+        """The next block is the first since the server said what table it offers."""
         self.quiet = asyncio.Event()
         self.closed = asyncio.Event()
 
@@ -202,7 +204,8 @@ class Connection(asyncio.Protocol):
         for stream, message, trace in zip(streams, feed.messages, feed.traces, strict=False):
             number = number_of(stream)
             out += (headers, number, block, trace, data, number, message)
-        if streams.start == 1:
+        if self._begins:
+            self._begins = False
             out[0], out[2] = self._headers(self._blocks.first), self._blocks.first
         return b"".join(out)
 
@@ -253,9 +256,10 @@ class Connection(asyncio.Protocol):
         if told.get(frames.INITIAL_WINDOW_SIZE, frames.DEFAULT_WINDOW) < self._feed.message_size:
             raise ValueError("the server's streams have no room for one request")
         self._in_flight = min(self._in_flight, told.get(frames.MAX_CONCURRENT_STREAMS, self._in_flight))
-        if not self._ready:  # a table that changes later would need another update; no server is known to do it
+        if frames.HEADER_TABLE_SIZE in told or not self._ready:
             self._blocks = frames.blocks(told.get(frames.HEADER_TABLE_SIZE, frames.DEFAULT_TABLE))
-            self._ready = True
+            self._begins = True
+        self._ready = True
 
     def _fail(self, streams: list[int]) -> None:
         for stream in streams:
