@@ -34,7 +34,7 @@ ONLY = {
     "grpc_reflection": {"wire"},
     "google": {"wire"},
     "redis": {"store"},
-    "hiredis": set(),
+    "hiredis": {"store"},
     "yaml": {"rules", "demo"},
     "watchfiles": {"rules"},
     "aiohttp": {"admin", "demo"},

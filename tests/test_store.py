@@ -15,7 +15,8 @@ from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Grant, Line, Outcome, Role
 from ratelimit_svc.store import MAX_LINES
 from ratelimit_svc.store.memory import MemoryStore
-from ratelimit_svc.store.redis import SCRIPT, RedisStore
+from ratelimit_svc.store.redis import RedisStore
+from ratelimit_svc.store.redis.script import SCRIPT
 from tests.histories import MINUTE, charge
 from tests.waiting import until
 
@@ -209,7 +210,7 @@ async def test_a_slow_store_may_be_waited_for(tmp_path):
 
     async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=20) as store:
         os.kill(server.pid, signal.SIGSTOP)
-        taking = asyncio.create_task(store.take([Line((charge("k", 100),), 1)]))
+        taking = store.take([Line((charge("k", 100),), 1)])
         assert await asyncio.wait([taking], timeout=1.5) == (set(), {taking})
         os.kill(server.pid, signal.SIGCONT)
         assert (await taking)[0].granted == 1

@@ -14,7 +14,8 @@ import redis
 from hypothesis import HealthCheck, Phase, example, given, settings
 
 from ratelimit_svc.model import BEGIN_ON_MONDAY, Algorithm, Grant, Line
-from ratelimit_svc.store.redis import SCRIPT, _arguments, _grants
+from ratelimit_svc.store.redis import commands
+from ratelimit_svc.store.redis.script import SCRIPT
 from ratelimit_svc.windows import batch
 from ratelimit_svc.windows.fixed_window import FixedWindow
 from ratelimit_svc.windows.sliding_window import SlidingWindow
@@ -33,7 +34,7 @@ class Lua:
 
     def take(self, lines: tuple[Line, ...], now: int) -> list[Grant]:
         keys = [one.key for line in lines for one in line.charges]
-        return _grants(self._take(keys=keys, args=[b"%d" % now, *_arguments(lines)]), lines)
+        return commands.grants(self._take(keys=keys, args=[commands.pack(lines, now)]), lines)
 
     def state(self, key: bytes) -> bytes | None:
         found = self.client.get(key)
