@@ -13,7 +13,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, Phase, example, given, settings
 
-from ratelimit_svc.model import BEGIN_ON_MONDAY, Algorithm, Grant, Line
+from ratelimit_svc.model import BEGIN_ON_MONDAY, Algorithm, Grant, Line, Overdraft
 from ratelimit_svc.store.redis import commands
 from ratelimit_svc.store.redis.script import SCRIPT
 from ratelimit_svc.windows import batch
@@ -110,6 +110,8 @@ FAR_AHEAD = [Step(0, 50 * MINUTE, FULL), Step(0, -50 * MINUTE, FULL), Step(30_00
 FULL_MINUTE = (Line((fixed("fixed", 1),), 1),)
 TO_THE_BOUNDARY = [Step(0, 0, FULL_MINUTE), Step(MINUTE, 0, FULL_MINUTE)]
 
+BUDGET = [Step(0, 0, (Line((charge("budget", 3, hits=hits, overdraft=Overdraft.AUTO),), 1),)) for hits in (0, 5)]
+
 
 @contextmanager
 def broken(name: str, old: str, new: str) -> Iterator[bytes]:
@@ -152,6 +154,17 @@ MISTAKES = [
     ("batch", "return charge.overdraft == AUTO and window:mark()", "return false"),
     ("batch", "window.asked = window.asked - min(charge.hits, window.total + window.asked)", ""),
     ("batch", "  if overdrawn then reply[place] = ONE_OVERDRAWN end\n", ""),
+    ("batch", "if role ~= GATE or kind == REFUND", "if kind == REFUND"),
+    ("batch", "if role ~= GATE or kind == REFUND", "if role ~= GATE"),
+    ("batch", "kind == REFUND or hits == 0 or overdraft", "kind == REFUND or overdraft"),
+    ("batch", "or overdraft == ALWAYS then return false", "then return false"),
+    ("batch", "(overdraft == AUTO and window.budget) or window.line", "window.line"),
+    ("batch", "or window.line == first_key then return false", "then return false"),
+    ("batch", "granted = max(floor(rooms[i] / asks[i]), 0) end", "granted = 0 end"),
+    ("batch", "granted = max(floor(rooms[i] / asks[i]), 0) end", "granted = floor(rooms[i] / asks[i]) end"),
+    ("batch", "window:add(granted * hits)", "window:add(hits)"),
+    ("batch", "reply[last + 1] = max(rooms[i] - granted * hits, 0)", "reply[last + 1] = rooms[i] - granted * hits"),
+    ("batch", "granted < n and window:until_fits", "granted == 0 and window:until_fits"),
 ]
 OF_ONE: dict[str, dict[str, Any]] = {
     "sliding_window": {"algorithms": (Algorithm.SLIDING_WINDOW,)},
@@ -169,6 +182,7 @@ def test_one_small_mistake_makes_the_twins_differ(valkey_server, name, old, new)
     @given(history=histories(**OF_ONE[name]))
     @example(history=FAR_AHEAD)
     @example(history=TO_THE_BOUNDARY)
+    @example(history=BUDGET)
     @settings(TWINS, max_examples=2000, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
     def compare(history):
         same(lua, history)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from redis.exceptions import InvalidResponse
 
-from ratelimit_svc.model import BAD_KEY, Charge, Grant, Line, Outcome
+from ratelimit_svc.model import BAD_KEY, Grant, Line, Outcome
 from ratelimit_svc.store.redis.script import SCRIPT, SHA
 
 TIME = struct.Struct("<d")
@@ -59,21 +59,20 @@ def pack(lines: Sequence[Line], now: int) -> bytes:
     packed = [TIME.pack(now)]
     for line in lines:
         packed.append(LINE.pack(line.n, len(line.charges)))
-        packed += [_pack(charge) for charge in line.charges]
+        packed += [
+            CHARGE.pack(
+                ord(charge.algorithm._value_),  # `value` of an enum takes as long as all of the packing
+                charge.role._value_,
+                charge.kind._value_,
+                charge.overdraft._value_,
+                charge.limit,
+                charge.window_us,
+                charge.shape,
+                charge.hits,
+            )
+            for charge in line.charges
+        ]
     return b"".join(packed)
-
-
-def _pack(charge: Charge) -> bytes:
-    return CHARGE.pack(
-        ord(charge.algorithm._value_),  # `value` of an enum takes as long as all of the packing
-        charge.role._value_,
-        charge.kind._value_,
-        charge.overdraft._value_,
-        charge.limit,
-        charge.window_us,
-        charge.shape,
-        charge.hits,
-    )
 
 
 def grants(reply: object, lines: Sequence[Line]) -> list[Grant]:
