@@ -358,3 +358,8 @@ async def test_nothing_is_left_behind(server):
 def test_the_script_is_small():
     """The script is loaded at each connection and kept by Redis: it stays a page or two an algorithm."""
     assert len(SCRIPT) < 24_000
+
+
+def test_no_constant_is_made_anew_in_each_call():
+    """Constants stand where they are used: as locals of the script they would cost every call."""
+    assert re.findall(rb"^ *local [A-Z_, ]+ =", SCRIPT, re.MULTILINE) == []

@@ -2,10 +2,8 @@
 
 import asyncio
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from importlib.resources import files
 from itertools import count
 from typing import Any
 
@@ -15,7 +13,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 
 from ratelimit_svc.model import BEGIN_ON_MONDAY, Algorithm, Grant, Line, Overdraft
 from ratelimit_svc.store.redis import commands
-from ratelimit_svc.store.redis.script import SCRIPT
+from ratelimit_svc.store.redis.script import SCRIPT, script, twin
 from ratelimit_svc.windows import batch
 from ratelimit_svc.windows.fixed_window import FixedWindow
 from ratelimit_svc.windows.sliding_window import SlidingWindow
@@ -110,16 +108,18 @@ FAR_AHEAD = [Step(0, 50 * MINUTE, FULL), Step(0, -50 * MINUTE, FULL), Step(30_00
 FULL_MINUTE = (Line((fixed("fixed", 1),), 1),)
 TO_THE_BOUNDARY = [Step(0, 0, FULL_MINUTE), Step(MINUTE, 0, FULL_MINUTE)]
 
-BUDGET = [Step(0, 0, (Line((charge("budget", 3, hits=hits, overdraft=Overdraft.AUTO),), 1),)) for hits in (0, 5)]
+BUDGET = [
+    Step(0, 0, (Line(tuple(charge("budget", 3, hits=hits, overdraft=Overdraft.AUTO) for hits in costs), 1),))
+    for costs in ([0], [3, 2], [0], [5])
+]
+"""Made by a check; overdrawn by the second of two costs, each after the other; left as it is when nothing is left."""
+OVERDRAWN = [Step(0, 0, (Line((charge("overdrawn", 3, hits=hits, overdraft=Overdraft.AUTO),), 1),)) for hits in (0, 5)]
 
 
-@contextmanager
-def broken(name: str, old: str, new: str) -> Iterator[bytes]:
+def broken(name: str, old: str, new: str) -> bytes:
     """The script with one place of one file changed; the place must exist, once."""
-    text = files("ratelimit_svc.windows").joinpath(f"{name}.lua").read_text("utf-8")
-    assert text.count(old) == 1
-    assert text.encode() in SCRIPT
-    yield SCRIPT.replace(text.encode(), text.replace(old, new).encode())
+    assert twin(name).count(old) == 1
+    return script(lambda each: twin(each).replace(old, new) if each == name else twin(each))
 
 
 MISTAKES = [
@@ -183,12 +183,13 @@ def test_one_small_mistake_makes_the_twins_differ(valkey_server, name, old, new)
     @example(history=FAR_AHEAD)
     @example(history=TO_THE_BOUNDARY)
     @example(history=BUDGET)
+    @example(history=OVERDRAWN)
     @settings(TWINS, max_examples=2000, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
     def compare(history):
         same(lua, history)
 
-    with broken(name, old, new) as script, redis.Redis(port=valkey_server.port, host="127.0.0.1") as client:
-        lua = Lua(client, script)
+    with redis.Redis(port=valkey_server.port, host="127.0.0.1") as client:
+        lua = Lua(client, broken(name, old, new))
         with pytest.raises(AssertionError):
             compare()
 
