@@ -45,9 +45,12 @@ class Recording:
         self.asked = asyncio.Event()
         self.away = False
 
-    async def take(self, lines) -> list[Grant]:
+    def take(self, lines) -> asyncio.Future[list[Grant]]:
         self.batches.append(list(lines))
         self.asked.set()
+        return asyncio.ensure_future(self._take(lines))
+
+    async def _take(self, lines) -> list[Grant]:
         await self.go.wait()
         if self.away:
             raise StoreUnavailableError("away")

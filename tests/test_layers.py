@@ -34,7 +34,7 @@ ONLY = {
     "grpc_reflection": {"wire"},
     "google": {"wire"},
     "redis": {"store"},
-    "hiredis": set(),
+    "hiredis": {"store"},
     "hpack": {"wire"},
     "yaml": {"rules", "demo"},
     "watchfiles": {"rules"},
