@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from ratelimit_svc.demo.child import Child, ChildError, free_port
-from ratelimit_svc.demo.parts import LOOPBACK, RedisServer
+from ratelimit_svc.demo.parts import LOOPBACK, RedisServer, get
 from ratelimit_svc.settings import TABLE
 from tests.bench.load import answers
 from tests.bench.workloads import RULES
@@ -103,6 +105,12 @@ class Server(Child):
     async def ready(self) -> bool:
         """A request is answered."""
         return await answers(self.port)
+
+    async def by_policy(self) -> float:
+        """How many requests were decided without the store, as far as it says so: ours counts them, a peer knows no such thing."""
+        _, page = await get(f"http://{LOOPBACK}:{self.http_port}/metrics")
+        samples = [one for family in text_string_to_metric_families(page) for one in family.samples]
+        return sum(one.value for one in samples if one.name == "ratelimit_svc_policy_decisions_total")
 
 
 def _taskset() -> str:
