@@ -17,7 +17,7 @@ from tests.bench import cost, report
 from tests.bench.cell import Bench, cores, measure, on_core
 from tests.bench.figures import Books, Figures, figures, middle, percentile
 from tests.bench.load import answers
-from tests.bench.servers import DEFAULT_ENGINE, Server, engine, peer
+from tests.bench.servers import DEFAULT_ENGINE, Server, decided_by_policy, engine, peer
 from tests.bench.soak import soak
 from tests.bench.watching import FILES_LEFT, GROWTH, Sample, findings, table
 from tests.bench.workloads import WORKLOADS
@@ -144,6 +144,7 @@ async def test_answers_without_redis_are_told(tmp_path):
             assert await server.by_policy() == 1
         finally:
             await server.stop()
+    assert decided_by_policy("404 page not found\n") == 0
     told = report.note([replace(counted(), by_policy=1), counted()])
     assert told == "1 were decided without Redis"
 

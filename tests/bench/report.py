@@ -35,7 +35,7 @@ COLUMNS = (
 def table(rounds: Rounds, first: str) -> str:
     """Return the table: one line for each workload and contender, µs also as a ratio to the contender `first`."""
     head = ["workload", "server", *(name for name, _ in COLUMNS), f"{first} ÷", ""]
-    return aligned([head, *_lines(rounds, first)])
+    return aligned([head, *_lines(rounds, first)], left=(0, 1, len(head) - 1))
 
 
 def _lines(rounds: Rounds, first: str) -> Iterator[list[str]]:
@@ -61,12 +61,12 @@ def note(rounds: Sequence[Figures]) -> str:
     return "; ".join(said)
 
 
-def aligned(lines: Sequence[Sequence[str]], names: int = 2) -> str:
-    """Return lines as columns: the first ones, names, to the left, numbers to the right; the last as it is."""
+def aligned(lines: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
+    """Return lines as columns, numbers to the right; those in `left`, which are words, to the left."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            text.ljust(width) if place < names else text.rjust(width)
+            text.ljust(width) if place in left else text.rjust(width)
             for place, (text, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
