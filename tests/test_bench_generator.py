@@ -142,6 +142,13 @@ def unknown(server, conn, stream):
     whole(server, conn, stream, code=0)
 
 
+def no_table_from_now_on(server, conn, stream):
+    """Answer, and with the tenth answer say so, as our own engine does with its first."""
+    if server.requests == 10:
+        conn.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: 0})
+    whole(server, conn, stream)
+
+
 def over(server, conn, stream):
     whole(server, conn, stream, code=OVER_LIMIT)
 
@@ -172,6 +179,7 @@ async def served(answer, settings=(), *, requests=500, in_flight=20) -> tuple[Ta
         (whole, (0, 500, 0)),
         (over, (0, 0, 500)),
         (one_by_one, (0, 500, 0)),
+        (no_table_from_now_on, (0, 500, 0)),
         (unknown, (500, 0, 0)),
         (only_trailers, (500, 0, 0)),
         (no_trailers, (500, 0, 0)),
@@ -183,6 +191,7 @@ async def test_what_is_an_answer_and_what_an_error(answer, expected):
     tally, server = await served(answer)
     assert tuple(tally.answers) == expected
     assert (server.requests, server.pings, tally.lost) == (500, 1, 0)
+    assert [headers[:-1] for headers in server.headers] == [HEADERS] * 500
 
 
 @pytest.mark.parametrize(
