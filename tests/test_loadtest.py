@@ -17,6 +17,7 @@ from ratelimit_svc.loadtest.report import page
 from ratelimit_svc.loadtest.result import Result, as_json
 from ratelimit_svc.loadtest.tenants import Zipf
 from ratelimit_svc.loadtest.thresholds import Thresholds, Window
+from ratelimit_svc.loadtest.watch import pages_of
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import Unit
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
@@ -223,6 +224,13 @@ def test_twice_the_limit_around_a_boundary_is_seen():
     """What fixed windows let through: ten at the end of one second, ten at the beginning of the next."""
     made = [(at, at + 2, 0 if at < 900 else 10 if at < 1000 else 20) for at in range(0, 2000, 50)]
     assert fullest(looks(*made), "rule", SECOND) == 20
+
+
+async def test_a_host_stands_for_all_its_addresses():
+    """Each is asked by itself, so that no replica is missing; an address is asked as it is."""
+    assert "http://127.0.0.1:8080/metrics" in await pages_of("http://localhost:8080/metrics")
+    assert await pages_of("http://[::1]:8080/metrics?a=b") == ["http://[::1]:8080/metrics?a=b"]
+    assert await pages_of("http://127.0.0.1/metrics") == ["http://127.0.0.1:80/metrics"]
 
 
 # ── the judge ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,9 @@ from ratelimit_svc.loadtest.counters import Look, read
 EVERY_S = 0.05
 """Time between two looks. How full a window was is known to about that: a shorter one would cost the service more."""
 
+LAST_WITHIN_S = 15
+"""So long the last look is tried: a service that was asked too much needs a while for its counters, too."""
+
 
 class WatchError(Exception):
     """A page of counters could not be read."""
@@ -78,4 +81,14 @@ class Watch:
         self._end.set()
         await self._task
         if kind is None:
-            await self.look()
+            await self._look_at_last()
+
+    async def _look_at_last(self) -> None:
+        deadline = time.monotonic() + LAST_WITHIN_S
+        while True:
+            try:
+                return await self.look()
+            except WatchError:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(EVERY_S)
