@@ -14,6 +14,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     for layer in (
         "__main__",
         "cli",
+        "loadtest",
         "demo",
         "server",
         "state recent",
@@ -39,7 +40,7 @@ ONLY = {
     "yaml": {"rules", "demo"},
     "watchfiles": {"rules"},
     "aiohttp": {"admin", "demo"},
-    "prometheus_client": {"metrics", "demo"},
+    "prometheus_client": {"metrics", "demo", "loadtest"},
     "structlog": {"logs", "server", "state"},
     "uvloop": {"cli"},
     "rich": {"demo"},
