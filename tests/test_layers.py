@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "state recent",
         "wire admin settings logs",
         "limiter",
-        "denials dynamic_metadata",
+        "denials dynamic_metadata policy group_commit",
         "plans waiting verdicts deadlines metrics health",
         "rules store",
         "windows",

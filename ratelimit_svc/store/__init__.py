@@ -7,7 +7,7 @@ either happened whole or raises `StoreUnavailableError`; then it may have happen
 the store. One batch holds at most MAX_LINES lines and MAX_CHARGES charges.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from ratelimit_svc.model import Grant, Line
@@ -23,8 +23,8 @@ of them hold it for 0.8 ms; at worst, with 500 slices each that have to be cut a
 class Store(Protocol):
     """Keeps windows. See the module's text for the contract."""
 
-    async def take(self, lines: Sequence[Line]) -> list[Grant]:
-        """Charge a batch.
+    def take(self, lines: Sequence[Line]) -> Awaitable[list[Grant]]:
+        """Charge a batch. A future is best: whatever else can be awaited costs the limiter a task.
 
         Raises:
             StoreUnavailableError: the batch was not taken, or it is not known whether it was.

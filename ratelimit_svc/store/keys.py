@@ -39,9 +39,12 @@ def key(
         algorithm: its letter is in the key, so another algorithm is another window.
         window_us: W, so another period is another window.
     """
-    path = _bounded("/".join([_escaped(domain), *(f"{_escaped(name)}={_escaped(value)}" for name, value in entries)]))
+    path = _escaped(domain)
+    for name, value in entries:
+        path += f"/{_escaped(name)}={_escaped(value)}"
+    path = _bounded(path)
     tagged = f"{{{path}}}" if tenant is None else f"{{{_bounded(_escaped(tenant))}}}{path}"
-    return f"{prefix}{tagged}:{algorithm.value}{window_us}".encode()
+    return f"{prefix}{tagged}:{algorithm}{window_us}".encode()
 
 
 def _escaped(text: str) -> str:
