@@ -31,7 +31,7 @@ from ratelimit_svc.rules.match import Domain, RuleSet, find, label, replaced
 from ratelimit_svc.store import MAX_CHARGES
 from ratelimit_svc.store.keys import key
 
-PLAN_BYTES = 450
+PLAN_BYTES = 500
 """What a remembered plan costs beside its request and its charges (measured, as all of these: test_limiter)."""
 CHARGE_BYTES = 320
 """What one charge and its place in the plan cost."""
@@ -86,8 +86,9 @@ class Planner:
             return _put_together((None,) * len(request.descriptors), [], kept)
         meanings: list[Meaning] = []
         charges: list[Charge] = []
-        for descriptor, rules in zip(request.descriptors, self._met(domain, request), strict=True):
+        for place, rules in enumerate(self._met(domain, request)):
             first = len(charges)
+            descriptor = request.descriptors[place]
             charges += [self._charge(domain, descriptor, rule, request.hits) for rule in rules if rule.limit]
             if len(charges) > first:
                 meanings.append(tuple(range(first, len(charges))))
@@ -172,14 +173,11 @@ def _put_together(meanings: tuple[Meaning, ...], charges: list[Charge], request:
     coalesces = _coalesces(charges)
     if not coalesces:  # else all are gates
         meanings, charges = _in_order(meanings, charges)
-    policies = [_policy(charge) for charge in charges if charge.role is not _SHADOW]
-    return Plan(
-        meanings,
-        tuple(charges),
-        coalesces,
-        on_store_failure=max(policies) if policies else OnStoreFailure.ALLOW,
-        request=request,
-    )
+    policy = OnStoreFailure.ALLOW
+    for charge in charges:
+        if charge.role is not _SHADOW:
+            policy = max(policy, _policy(charge))
+    return Plan(meanings, tuple(charges), coalesces, policy, request)
 
 
 def _in_order(meanings: Sequence[Meaning], charges: Sequence[Charge]) -> tuple[tuple[Meaning, ...], list[Charge]]:
@@ -217,7 +215,12 @@ def _label(entries: Sequence[Entry], rule: Rule, domain: str) -> str:
 
 def _coalesces(charges: Sequence[Charge]) -> bool:
     """Return whether n such requests may be one line: "g of n" says all only of plain gates on different keys."""
-    return all(map(_plain, charges)) and len({charge.key for charge in charges}) == len(charges)
+    keys = set()
+    for charge in charges:
+        if not _plain(charge):
+            return False
+        keys.add(charge.key)
+    return len(keys) == len(charges)
 
 
 def _plain(charge: Charge) -> bool:
@@ -303,15 +306,18 @@ def _size(data: bytes, plan: Plan) -> int:
     Text is counted as it is kept: one character beyond Latin makes all of its text four times as large.
     """
     size = PLAN_BYTES + 2 * len(data) + CHARGE_BYTES * len(plan.charges) + 16 * len(plan.descriptors)
-    wide: dict[int, str] = {}
+    if plan.answer is not None:
+        size += getsizeof(plan.answer)
+    tenant = ""
     for charge in plan.charges:
-        if charge.rule.id.endswith(OVERRIDE):
-            size += OVERRIDE_BYTES
-        if charge.rule.label:
+        rule = charge.rule
+        if rule.label:
             size += getsizeof(charge.label)
-        if not charge.tenant.isascii():
-            wide[id(charge.tenant)] = charge.tenant  # the limits of one descriptor share it
-    size += sum(map(getsizeof, wide.values()))
+        if rule.id.endswith(OVERRIDE):
+            size += OVERRIDE_BYTES
+        if charge.tenant is not tenant and not charge.tenant.isascii():  # the limits of one descriptor share it
+            size += getsizeof(charge.tenant)
+        tenant = charge.tenant
     if plan.request is not None:
         for descriptor in plan.request.descriptors:
             size += DESCRIPTOR_BYTES

@@ -27,6 +27,7 @@ from ratelimit_svc.model import (
 )
 
 _OK, _OVER_LIMIT = Code.OK, Code.OVER_LIMIT
+_SHADOW, _QUOTA = Role.SHADOW, Role.QUOTA
 """By names of their own: to find a member in its class takes 50 ns, each time."""
 
 NO_RULE = Status(Code.OK)
@@ -38,17 +39,17 @@ def granted(plan: Plan, grant: Grant) -> Verdict:
 
     When a window is empty is told as after all of them: only in buckets does that differ.
     """
-    overdrawn = grant.overdrawn
+    code = _OVER_LIMIT if grant.overdrawn and denying(plan, grant) else _OK
+    return Verdict(code, _statuses(plan, grant, _granted))
 
-    def status(charge: Charge, outcome: Outcome) -> Status:
-        remaining, empty_us, fits_in_us = outcome
-        if fits_in_us and charge.role is Role.SHADOW:
-            return Status(_OK, charge.rule.limit, 0, _seconds(fits_in_us))
-        if fits_in_us and (overdrawn or charge.role is Role.QUOTA):
-            return Status(_OVER_LIMIT, charge.rule.limit, remaining, _seconds(fits_in_us))
-        return Status(_OK, charge.rule.limit, remaining, _seconds(empty_us))
 
-    return Verdict(_OVER_LIMIT if overdrawn and denying(plan, grant) else _OK, _statuses(plan, grant, status))
+def _granted(charge: Charge, outcome: Outcome, overdrawn: bool) -> Status:  # noqa: FBT001 — the grant's
+    remaining, empty_us, fits_in_us = outcome
+    if fits_in_us and charge.role is _SHADOW:
+        return Status(_OK, charge.rule.limit, 0, _seconds(fits_in_us))
+    if fits_in_us and (overdrawn or charge.role is _QUOTA):
+        return Status(_OVER_LIMIT, charge.rule.limit, remaining, _seconds(fits_in_us))
+    return Status(_OK, charge.rule.limit, remaining, _seconds(empty_us))
 
 
 def earlier(verdict: Verdict, later: int, hits: Sequence[int]) -> Verdict:
@@ -73,13 +74,13 @@ def taken(plan: Plan) -> list[int]:
 
 def denied(plan: Plan, grant: Grant) -> Verdict:
     """Return what the rest of a line's requests are told: nothing of theirs was charged."""
+    return Verdict(_OVER_LIMIT, _statuses(plan, grant, _denied))
 
-    def status(charge: Charge, outcome: Outcome) -> Status:
-        remaining, empty_us, fits_in_us = outcome
-        code = _OVER_LIMIT if fits_in_us > 0 and charge.role is not Role.SHADOW else _OK
-        return Status(code, charge.rule.limit, remaining, _seconds(fits_in_us or empty_us))
 
-    return Verdict(_OVER_LIMIT, _statuses(plan, grant, status))
+def _denied(charge: Charge, outcome: Outcome, _: bool) -> Status:  # noqa: FBT001 — the grant's
+    remaining, empty_us, fits_in_us = outcome
+    code = _OVER_LIMIT if fits_in_us > 0 and charge.role is not _SHADOW else _OK
+    return Status(code, charge.rule.limit, remaining, _seconds(fits_in_us or empty_us))
 
 
 def denying(plan: Plan, grant: Grant) -> list[int]:
@@ -101,16 +102,17 @@ def deciding(plan: Plan, grant: Grant) -> int | None:
     return max(denying(plan, grant), key=lambda place: grant.outcomes[place].fits_in_us, default=None)
 
 
-def _statuses(plan: Plan, grant: Grant, status: Callable[[Charge, Outcome], Status]) -> tuple[Status, ...]:
-    charges, outcomes = plan.charges, grant.outcomes
+def _statuses(plan: Plan, grant: Grant, status: Callable[[Charge, Outcome, bool], Status]) -> tuple[Status, ...]:
+    charges, (_, outcomes, overdrawn) = plan.charges, grant
     statuses = []
     for meaning in plan.descriptors:
         if not isinstance(meaning, tuple):
             statuses.append(_uncounted(meaning))
         elif len(meaning) == 1:
-            statuses.append(status(charges[meaning[0]], outcomes[meaning[0]]))
+            statuses.append(status(charges[meaning[0]], outcomes[meaning[0]], overdrawn))
         else:
-            statuses.append(_tightest([(charges[at], status(charges[at], outcomes[at])) for at in meaning]))
+            each = [(charges[at], status(charges[at], outcomes[at], overdrawn)) for at in meaning]
+            statuses.append(_tightest(each))
     return tuple(statuses)
 
 

@@ -57,6 +57,18 @@ async def test_what_one_read_brings_is_one_batch(calls):
     await settled(limiter)
 
 
+async def test_neither_requests_nor_batches_have_tasks(calls):
+    """A store that returns futures is all that there is beside lists."""
+    limiter, answers, before = make(calls), Answers(), asyncio.all_tasks()
+    for number in range(300):
+        limiter.submit(asks(f"tenant=t{number}"), answers, timeout_s=20)
+    while calls.sizes != [128, 128, 44]:
+        await turns()
+        assert asyncio.all_tasks() == before
+        calls.answer()
+    await answers.wait(300)
+
+
 @pytest.mark.parametrize("most", [1, 2, 3])
 async def test_so_many_batches_are_in_flight_and_no_more(calls, most):
     """What waits beyond them is one batch when the first comes back; nobody gets another's answer, and no grant is lost."""

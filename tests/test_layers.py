@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "wire admin settings logs",
         "limiter",
         "denials dynamic_metadata policy group_commit",
-        "plans waiting verdicts deadlines metrics health",
+        "plans waiting verdicts deadlines metrics health garbage",
         "rules store",
         "windows",
         "model errors durations pb",

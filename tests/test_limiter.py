@@ -63,6 +63,18 @@ async def test_what_asks_no_window_is_answered_without_the_store(held):
     assert held.batches == []
 
 
+async def test_an_answer_without_windows_is_written_once(held):
+    """It is the same each time, and remembered with the plan."""
+    limiter, answers = make(held), Answers()
+    for _ in range(3):
+        limiter.submit(asks("none=1", "free=1"), answers)
+    assert len({id(each) for each in answers.told}) == 1
+    limiter.use(load([RuleFile("rules.yaml", RULES.replace("none", "tenant").encode())]))
+    limiter.submit(asks("none=1", "free=1"), answers)
+    assert answers.told[3] == answers.told[0]
+    assert answers.told[3] is not answers.told[0]
+
+
 async def test_hits_add_up_and_zero_is_a_check(held):
     """hits_addend of the request counts for its descriptors; a descriptor's own 0 asks and counts nothing."""
     limiter = make(held)

@@ -9,7 +9,7 @@ Rule 3: whatever a caller sends, `decode` and `request_from_json` return or rais
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from functools import lru_cache
-from itertools import repeat
+from struct import Struct
 from typing import Any
 
 from google.protobuf import json_format
@@ -161,6 +161,7 @@ _CODES = tuple(b"\x08%c" % code if code else b"" for code in Code)
 _LAST_SEVEN = tuple(bytes((number,)) for number in range(0x80))
 _SEVEN_MORE = tuple(bytes((number | 0x80,)) for number in range(0x80))
 """The bytes of a varint: the last, and one that others follow."""
+_DOUBLE = Struct("<d")
 
 
 def encode(verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> bytes:
@@ -171,17 +172,15 @@ def encode(verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> bytes:
         later: how many of the line's grants come after this one: what they take has yet to be taken off what remains.
         hits: what each of them takes, one number per status.
     """
-    parts = [_CODES[verdict.code]]
-    for (code, limit, remaining, reset_s), taken in zip(verdict.statuses, hits or repeat(0), strict=False):
+    told = _CODES[verdict.code]
+    for place, (code, limit, remaining, reset_s) in enumerate(verdict.statuses):
         status = _CODES[code] + _limit(limit)
-        if left := remaining + later * taken:
+        if left := remaining + later * hits[place] if later else remaining:
             status += b"\x18" + _varint(left)
         if reset_s is not None:
             status += _reset(reset_s)
-        parts.append(b"\x12" + _varint(len(status)) + status)
-    if verdict.metadata is not None:
-        parts.append(_metadata(verdict.metadata))
-    return b"".join(parts)
+        told += _part(b"\x12", status)
+    return told + _part(b"\x32", _struct(verdict.metadata)) if verdict.metadata else told
 
 
 def _varint(number: int) -> bytes:
@@ -209,11 +208,31 @@ def _limit(limit: Limit | None) -> bytes:
     return RateLimitResponse.DescriptorStatus(current_limit=message).SerializeToString()
 
 
-def _metadata(metadata: Mapping[str, Any]) -> bytes:
-    """Return a response's `dynamic_metadata`."""
-    message = RateLimitResponse()
-    message.dynamic_metadata.update(metadata)
-    return message.SerializeToString()
+def _part(tag: bytes, value: bytes) -> bytes:
+    """Return a field of wire type 2."""
+    return tag + _varint(len(value)) + value
+
+
+def _struct(fields: Mapping[str, Any]) -> bytes:
+    """Return a `google.protobuf.Struct`: protobuf's own takes four times as long to fill."""
+    return b"".join(
+        [_part(b"\x0a", _part(b"\x0a", key.encode()) + _part(b"\x12", _value(fields[key]))) for key in fields]
+    )
+
+
+def _value(value: Any) -> bytes:
+    """Return a `google.protobuf.Value`."""
+    if isinstance(value, str):
+        return _part(b"\x1a", value.encode())
+    if value is None:
+        return b"\x08\x00"
+    if isinstance(value, bool):
+        return b"\x20\x01" if value else b"\x20\x00"
+    if isinstance(value, int | float):
+        return b"\x11" + _DOUBLE.pack(value)
+    if isinstance(value, Mapping):
+        return _part(b"\x2a", _struct(value))
+    return _part(b"\x32", b"".join([_part(b"\x0a", _value(each)) for each in value]))
 
 
 def request_from_json(text: bytes) -> bytes:
