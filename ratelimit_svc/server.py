@@ -13,6 +13,7 @@ import structlog
 
 from ratelimit_svc import __version__
 from ratelimit_svc.admin import debug, http
+from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
@@ -27,7 +28,10 @@ from ratelimit_svc.state import NO_RULES, State
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.wire import rls
-from ratelimit_svc.wire.grpcio import GrpcioEngine
+from ratelimit_svc.wire.engine import Engine, EngineOptions
+from ratelimit_svc.wire.health import Health as WireHealth
+from ratelimit_svc.wire.methods import methods
+from ratelimit_svc.wire.tls import ServerTls, TlsFilesError
 
 DRAINING = "draining"
 
@@ -63,7 +67,8 @@ async def serve(settings: Settings) -> None:
             on_denial=state.on_denial,
         )
         life.callback(limiter.close)
-        engine = GrpcioEngine(limiter, max_message_bytes=settings.max_message_bytes)
+        watched = WireHealth()
+        engine = engine_named(settings.engine)(limiter, methods(watched), _engine_options(settings, state))
         state.measure(limiter, local)
         if settings.shadow_mode:
             log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
@@ -86,7 +91,7 @@ async def serve(settings: Settings) -> None:
         port = await life.enter_async_context(http.serving(app, settings.host, settings.port))
         debug_app = debug.make_app(recent=_recent(limiter, store), most=MOST_SHOWN)
         debug_port = await life.enter_async_context(http.serving(debug_app, settings.debug_host, settings.debug_port))
-        await life.enter_async_context(_running("health", _publish_health(state.health, engine), stop))
+        await life.enter_async_context(_running("health", _publish_health(state.health, watched), stop))
 
         # ready
         log.info(
@@ -103,6 +108,7 @@ async def serve(settings: Settings) -> None:
         log.info("draining", delay_s=settings.drain_delay_us / MICROSECONDS)
         stop.clear()
         await _either(asyncio.sleep(settings.drain_delay_us / MICROSECONDS), stop.wait())
+        watched.end_watches()
         await _either(engine.stop(settings.drain_timeout_us / MICROSECONDS), stop.wait())
 
         # close
@@ -121,6 +127,41 @@ def _options(settings: Settings) -> Options:
         dynamic_metadata=settings.response_dynamic_metadata,
         denial_log_every_s=settings.denial_log_every_us / MICROSECONDS,
     )
+
+
+def engine_named(name: str) -> type[Engine]:
+    """Return the engine that the setting ENGINE names. Only the one that serves is imported."""
+    if name == "http2":
+        from ratelimit_svc.wire.http2.engine import Http2Engine  # noqa: PLC0415
+
+        return Http2Engine
+    from ratelimit_svc.wire.grpcio import GrpcioEngine  # noqa: PLC0415
+
+    return GrpcioEngine
+
+
+def _engine_options(settings: Settings, state: State) -> EngineOptions:
+    return EngineOptions(
+        max_message_bytes=settings.max_message_bytes,
+        max_connection_age_s=settings.grpc_max_connection_age_us / MICROSECONDS or None,
+        max_connection_age_grace_s=settings.grpc_max_connection_age_grace_us / MICROSECONDS or None,
+        tls=_tls(settings, state),
+    )
+
+
+def _tls(settings: Settings, state: State) -> ServerTls | None:
+    """Read the certificates.
+
+    Raises:
+        SettingsError: they cannot be used.
+    """
+    files = settings.tls_files
+    if files is None:
+        return None
+    try:
+        return ServerTls(**files._asdict(), on_renewed=state.on_tls_renewed, on_failure=state.on_tls_failure)
+    except TlsFilesError as error:
+        raise SettingsError(f"GRPC_SERVER_USE_TLS is true, but {error}") from error
 
 
 @asynccontextmanager
@@ -196,9 +237,9 @@ async def _expire(windows: MemoryStore) -> None:
         windows.expire(_steady_us())
 
 
-async def _publish_health(health: Health, engine: GrpcioEngine) -> None:
+async def _publish_health(health: Health, watched: WireHealth) -> None:
     while True:
-        engine.set_ready(ready=health.ready)
+        watched.set_ready(ready=health.ready)
         await health.change()
 
 

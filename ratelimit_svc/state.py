@@ -18,6 +18,7 @@ from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.rules.words import in_words
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.store.memory import MemoryStore
+from ratelimit_svc.wire.tls import TlsFilesError
 
 NO_RULES, STORE_AWAY = "no rules loaded", "the store is away"
 
@@ -78,6 +79,14 @@ class State:
         kept = "nothing is limited yet" if self.rules is None else "the rules in force stay"
         for finding in error.findings:
             log.error("rules not loaded", finding=str(finding), kept=kept)
+
+    def on_tls_renewed(self) -> None:
+        """Note that changed TLS files are in use. Called in any thread."""
+        log.info("TLS files are renewed", cert=self.settings.grpc_server_tls_cert)
+
+    def on_tls_failure(self, error: TlsFilesError) -> None:
+        """Note that changed TLS files cannot be used. Called in any thread."""
+        log.error("TLS files cannot be used: those before them stay in use", reason=str(error))
 
     def detail(self) -> Mapping[str, object]:
         """Return what `/healthcheck?verbose` shows."""

@@ -35,6 +35,7 @@ ONLY = {
     "google": {"wire"},
     "redis": {"store"},
     "hiredis": set(),
+    "hpack": {"wire"},
     "yaml": {"rules", "demo"},
     "watchfiles": {"rules"},
     "aiohttp": {"admin", "demo"},

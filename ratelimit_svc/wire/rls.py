@@ -7,7 +7,6 @@ Rule 3: whatever a caller sends, `decode` and `request_from_json` return or rais
 """
 
 from collections.abc import Mapping, Sequence
-from enum import IntEnum
 from functools import lru_cache
 from struct import Struct
 from typing import Any
@@ -21,6 +20,7 @@ from ratelimit_svc.model import LONGEST_US, MAX_HITS, Code, Descriptor, Entry, L
 from ratelimit_svc.pb.envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescriptor
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit_svc.wire.calls import GrpcStatus
 
 SERVICE = rls_pb2.DESCRIPTOR.services_by_name["RateLimitService"].full_name
 METHOD = "ShouldRateLimit"
@@ -29,14 +29,6 @@ _JSON_BLANKS = b" \t\r\n"
 
 _UNITS = {int(unit): unit for unit in Unit}
 _UNITS_IN_WORDS = ", ".join(f"{number} ({unit.name})" for number, unit in _UNITS.items())
-
-
-class GrpcStatus(IntEnum):
-    """The gRPC status codes that we send, with their numbers."""
-
-    UNKNOWN = 2
-    INTERNAL = 13
-    UNAVAILABLE = 14
 
 
 _STATUS_OF: tuple[tuple[type[RateLimitError], GrpcStatus], ...] = (

@@ -1,0 +1,102 @@
+"""The `http2` engine: listens, ticks, drains. Its connections are `peer`s."""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from itertools import islice
+
+from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.wire.calls import Method
+from ratelimit_svc.wire.engine import EngineOptions
+from ratelimit_svc.wire.http2.peer import Peer, Shared
+
+BACKLOG = 1024
+"""Connections that wait to be accepted: a mesh comes back all at once."""
+HANDSHAKE_S = 10.0
+"""How long a TLS handshake may take."""
+MOST_TICKED = 50
+"""Connections looked at in one go: each may have a thousand streams, and requests are waiting."""
+
+
+class Http2Engine:
+    """One gRPC server; see `wire.engine.Engine`."""
+
+    def __init__(self, limiter: Limiter, methods: Mapping[str, Method], options: EngineOptions) -> None:
+        self._empty = asyncio.Event()
+        """The last connection has gone."""
+        self._shared = Shared(limiter, methods, options, asyncio.get_running_loop(), self._empty.set)
+        self._server: asyncio.Server | None = None
+        self._ticks: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Http2Engine: {self.connections} connections, {self.streams} calls under way>"
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._shared.peers)
+
+    @property
+    def streams(self) -> int:
+        """How many calls are under way."""
+        return sum(len(peer.connection.streams.open) for peer in self._shared.peers)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen. Return the port: the one asked for, or for 0 a free one.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+        listener = await _listen(host, port)
+        tls = self._shared.options.tls
+        self._server = await self._shared.loop.create_server(
+            lambda: Peer(self._shared),
+            sock=listener,
+            backlog=BACKLOG,
+            ssl=None if tls is None else tls.context,
+            ssl_handshake_timeout=None if tls is None else HANDSHAKE_S,
+        )
+        self._ticks = self._shared.loop.create_task(self._tick(), name="http2 ticks")
+        bound: int = listener.getsockname()[1]
+        return bound
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept nothing more, and wait at most `grace_s` for what was accepted; what is left then is cancelled."""
+        if self._server is not None:
+            self._server.close()
+        self._empty.clear()
+        for peer in list(self._shared.peers):
+            peer.drain()
+        if self._shared.peers:
+            try:
+                async with asyncio.timeout(grace_s):
+                    await self._empty.wait()
+            except TimeoutError:
+                for peer in list(self._shared.peers):
+                    peer.abort()
+        if self._ticks is not None:
+            self._ticks.cancel()
+
+    async def _tick(self) -> None:
+        """Let each connection know of each second; some at a time."""
+        while True:
+            peers = list(self._shared.peers)
+            turns = range(0, len(peers), MOST_TICKED) or range(1)
+            for start in turns:
+                for peer in islice(peers, start, start + MOST_TICKED):
+                    peer.tick()
+                await asyncio.sleep(1 / len(turns))
+
+
+async def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens. `::` is every address, IPv4 as well."""
+    found = await asyncio.get_running_loop().getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    family, _, _, _, address = found[0]
+    both = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
+    try:
+        # one port is one process, hence no SO_REUSEPORT: a forgotten process would go on taking a part of the connections
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    except OSError as error:
+        raise OSError(error.errno, f"gRPC cannot listen on {host}:{port}: {error.strerror}") from error

@@ -1,0 +1,246 @@
+"""A socket: its bytes to `connection`, the requests to the limiter or to calls, the answers back. The rim; asyncio's protocol.
+
+What is written in one turn of the loop, by however many answers, is one write a connection.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from random import uniform
+from typing import cast
+
+from ratelimit_svc.errors import RateLimitError
+from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.wire import rls
+from ratelimit_svc.wire.calls import GrpcStatus, Method
+from ratelimit_svc.wire.engine import EngineOptions
+from ratelimit_svc.wire.http2.call import Call
+from ratelimit_svc.wire.http2.connection import Connection
+from ratelimit_svc.wire.http2.frames import ErrorCode
+from ratelimit_svc.wire.http2.memory import Blocks
+from ratelimit_svc.wire.http2.messages import Unfinished
+from ratelimit_svc.wire.http2.requests import Event, What
+from ratelimit_svc.wire.http2.streams import Stream
+
+MOST_CALLS = 1000
+"""Calls that have a task of their own, in the whole process."""
+
+ALIVE_AFTER, DEAD_AFTER = 60, 80
+"""Seconds without a word from a peer, after which it is asked whether it is there, and given up."""
+MOST_STUCK = 10
+"""Seconds that a peer may leave unread what we wrote (more than the kernel and the transport hold)."""
+LAST_WORDS = 2
+"""Seconds that a peer has to read why its connection ends, and that a drain waits for it to have read the first GOAWAY."""
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all connections of an engine have in common."""
+
+    limiter: Limiter
+    methods: Mapping[str, Method]
+    options: EngineOptions
+    loop: asyncio.AbstractEventLoop
+    on_last: Callable[[], None]
+    """Called when the last connection has gone."""
+    blocks: Blocks = field(default_factory=lambda: Blocks(f"/{rls.SERVICE}/{rls.METHOD}"))
+    unfinished: Unfinished = field(default_factory=Unfinished)
+    peers: set["Peer"] = field(default_factory=set)
+    calls: int = 0
+    """How many have a task of their own."""
+    _unwritten: list["Peer"] = field(default_factory=list)
+
+    def flush(self, peer: "Peer") -> None:
+        """Write what a connection has to say, when this turn of the loop has said all."""
+        if not self._unwritten:
+            self.loop.call_soon(self._write)
+        self._unwritten.append(peer)
+
+    def _write(self) -> None:
+        peers, self._unwritten = self._unwritten, []
+        for peer in peers:
+            peer.write()
+
+
+class Peer(asyncio.Protocol):
+    """One connection's socket."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._submit = shared.limiter.submit
+        self.connection = Connection(
+            shared.blocks, shared.unfinished, most_message_bytes=shared.options.max_message_bytes
+        )
+        self._outgoing = self.connection.outgoing
+        self._calls: set[Call] = set()
+        self._to_write = False
+        self._silent = self._stuck = self._leaving = 0
+        """Seconds that the peer has said nothing, read nothing, and that we wait for it to leave."""
+        self._paused = self._said_last = False
+        self._age: asyncio.TimerHandle | None = None
+
+    # ── the socket ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._shared.peers.add(self)
+        tls = self._shared.options.tls
+        if tls is not None:
+            session = transport.get_extra_info("ssl_object")
+            if session.selected_alpn_protocol() != "h2" or not tls.admits(session.getpeercert() or {}):
+                self._transport.abort()
+                return
+        self.flush()  # the connection says hello by itself
+        age_s = self._shared.options.max_connection_age_s
+        if age_s is not None:
+            self._age = self._shared.loop.call_later(age_s * uniform(0.9, 1.1), self._retire)  # noqa: S311 — no secret
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 — asyncio's signature
+        self._shared.peers.discard(self)
+        if self._age is not None:
+            self._age.cancel()
+        for event in self.connection.drop():
+            self._happened(event)
+        self._outgoing.parts.clear()
+        if not self._shared.peers:
+            self._shared.on_last()
+
+    def pause_writing(self) -> None:
+        """Read no more from a peer that does not read."""
+        self._paused = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._paused, self._stuck = False, 0
+        self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self._silent = 0
+        asks, events = self.connection.receive(data)
+        for stream, message in asks:
+            try:
+                stream.work = self._submit(message, partial(self._answer, stream), timeout_s=stream.head.timeout_s)
+            except Exception as error:  # noqa: BLE001 — a defect: its caller shall not wait in vain
+                self._shared.loop.call_exception_handler({"message": "a request failed", "exception": error})
+                self._outgoing.end(stream, GrpcStatus.UNKNOWN, "internal error")
+        for event in events:
+            self._happened(event)
+        for call in self._calls:
+            call.look()
+        if self._outgoing.parts:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write soon."""
+        if not self._to_write:
+            self._to_write = True
+            self._shared.flush(self)
+
+    def write(self) -> None:
+        """Write what there is, and close if that is the end."""
+        self._to_write = False
+        parts = self._outgoing.parts
+        if parts and not (self._said_last or self._transport.is_closing()):
+            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        parts.clear()
+        if self.connection.over:
+            self._end()
+        elif self.connection.done:
+            self._transport.close()
+
+    def _end(self) -> None:
+        """Let the peer read why, before the socket is closed: closing at once could take the words back."""
+        if self._said_last or self._transport.is_closing():
+            return
+        self._said_last, self._leaving = True, 1
+        if not self._transport.can_write_eof():  # TLS
+            self._transport.close()
+            return
+        with suppress(OSError):  # the peer was faster
+            self._transport.write_eof()
+
+    # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _answer(self, stream: Stream, result: bytes | RateLimitError) -> None:
+        """Answer a request; called by the limiter."""
+        if isinstance(result, bytes):
+            self._outgoing.answer(stream, result)
+        else:
+            self._outgoing.end(stream, *rls.status_of(result))
+        if not self._to_write:
+            self._to_write = True
+            self._shared.flush(self)
+
+    def _happened(self, event: Event) -> None:
+        what, stream, messages = event
+        call = stream.work
+        if what is What.BEGAN:
+            self._begin(stream)
+        elif isinstance(call, Call):
+            if what is What.CAME:
+                call.came(messages)
+            elif what is What.ENDED:
+                call.ended()
+            else:
+                call.cancel()
+        elif what is What.GONE and call is not None:
+            self._shared.limiter.cancel(call)
+
+    def _begin(self, stream: Stream) -> None:
+        method = self._shared.methods.get(stream.head.path)
+        if method is None:
+            self._outgoing.end(stream, GrpcStatus.UNIMPLEMENTED, f"unknown method {stream.head.path}")
+        elif self._shared.calls >= MOST_CALLS:
+            self._outgoing.end(stream, GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MOST_CALLS} calls are under way")
+        else:
+            call = stream.work = Call(method, stream, self.connection.requests, self._outgoing, self.flush)
+            self._calls.add(call)
+            self._shared.calls += 1
+            call.task.add_done_callback(lambda _: self._over(call))
+
+    def _over(self, call: Call) -> None:
+        self._calls.discard(call)
+        self._shared.calls -= 1
+
+    # ── time ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def tick(self) -> None:
+        """Note that a second has passed."""
+        for event in self.connection.tick():
+            self._happened(event)
+        self._silent += 1
+        self._stuck += self._paused
+        self._leaving += self._leaving > 0
+        if self._silent == ALIVE_AFTER:
+            self.connection.ask_alive()
+        elif self._silent >= DEAD_AFTER or self._stuck > MOST_STUCK:
+            self._transport.abort()
+        if self._leaving > LAST_WORDS:
+            if self.connection.over:
+                self._transport.abort()
+            else:
+                self.connection.leave()
+        if self._outgoing.parts:
+            self.flush()
+
+    def drain(self) -> None:
+        """Have the peer go elsewhere; close when its calls are answered."""
+        if self._leaving == 0:
+            self._leaving = 1
+            self.connection.drain()
+            self.flush()
+
+    def abort(self) -> None:
+        """Close at once, whatever is under way."""
+        self.connection.fail(ErrorCode.NO_ERROR, "the time to drain is over")
+        self.write()
+        self._transport.abort()
+
+    def _retire(self) -> None:
+        """Drain a connection that is old."""
+        self.drain()
+        grace_s = self._shared.options.max_connection_age_grace_s
+        if grace_s is not None:
+            self._age = self._shared.loop.call_later(grace_s, self.abort)

@@ -1,0 +1,95 @@
+"""Streams: those that are open, and those that we reset lately (RFC 9113 §5.1). Pure."""
+
+from collections import deque
+from typing import Any
+
+from ratelimit_svc.wire.http2.frames import FIRST_WINDOW, LARGEST_STREAM, ConnectionFault, ErrorCode
+from ratelimit_svc.wire.http2.heads import Head
+from ratelimit_svc.wire.http2.messages import Messages
+
+MOST_REMEMBERED = 256
+"""Streams that we reset and whose peer may not know yet: what it still sends on them is no fault."""
+
+
+class Stream:
+    """One call. What is unusual has its place in the class until it occurs: there are very many of these."""
+
+    ended = False
+    """The peer has said its last (half-closed, remote)."""
+    begun = False
+    """Our response has begun."""
+    answered = False
+    """We have said our last, or will once it may be sent (half-closed, local)."""
+    room = FIRST_WINDOW
+    """Bytes of DATA that the peer may still send."""
+    owed = 0
+    """Bytes that it sent, and that it was not given room for anew."""
+    received = 0
+    """Bytes of DATA so far, without padding."""
+    messages: Messages | None = None
+    message: bytes | None = None
+    """The one of a unary call that is not ended yet."""
+    full = False
+    """More came than the call has read."""
+    unsent: bytearray | None = None
+    """DATA for which the peer has no room yet."""
+    last: bytes | None = None
+    """The frame that ends our side, once all DATA is sent."""
+    ticks = 0
+    """Seconds that the request has been unfinished."""
+    work: Any = None
+    """What the socket's side keeps with a call that is under way."""
+
+    def __init__(self, number: int, head: Head, window: int) -> None:
+        self.number = number
+        self.head = head
+        self.quick = head.quick
+        """Nothing unusual has come on it yet."""
+        self.window = window
+        """Bytes of DATA that we may still send."""
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.number} {self.head.path}>"
+
+
+class Streams:
+    """One connection's."""
+
+    __slots__ = ("_remembered", "_reset", "last", "last_taken", "open")
+
+    def __init__(self) -> None:
+        self.open: dict[int, Stream] = {}
+        """Those of which at least one side has more to say."""
+        self.last = 0
+        """The highest that the peer has used."""
+        self.last_taken = LARGEST_STREAM
+        """Those beyond are not seen to: we have said that we leave."""
+        self._reset: set[int] = set()
+        self._remembered: deque[int] = deque()
+
+    def close(self, stream: Stream) -> None:
+        """Forget a stream."""
+        self.open.pop(stream.number, None)
+        if stream.messages is not None:
+            stream.messages.drop()
+
+    def note_reset(self, number: int) -> None:
+        """Note that we reset this one."""
+        if number not in self._reset:
+            self._reset.add(number)
+            self._remembered.append(number)
+            if len(self._remembered) > MOST_REMEMBERED:
+                self._reset.discard(self._remembered.popleft())
+
+    def check_not_idle(self, number: int, what: str) -> None:
+        """Look at the number of a frame that may not be the first on its stream.
+
+        Raises:
+            ConnectionFault: it is.
+        """
+        if number == 0 or self.last < number <= self.last_taken:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{what} on stream {number}, which is idle")
+
+    def was_reset(self, number: int) -> bool:
+        """Return whether we reset this one lately."""
+        return number in self._reset
