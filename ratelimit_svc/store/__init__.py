@@ -8,8 +8,7 @@ not, and is never tried again by the store. Several may be in flight, in any num
 bounds what the store holds for them. One batch holds at most MAX_LINES lines and MAX_CHARGES charges.
 """
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from ratelimit_svc.model import Grant, Line
@@ -25,8 +24,8 @@ of them hold it for 0.8 ms; at worst, with 500 slices each that have to be cut a
 class Store(Protocol):
     """Keeps windows. See the module's text for the contract."""
 
-    def take(self, lines: Sequence[Line]) -> asyncio.Future[list[Grant]]:
-        """Charge a batch.
+    def take(self, lines: Sequence[Line]) -> Awaitable[list[Grant]]:
+        """Charge a batch. A future is best: whatever else can be awaited costs the limiter a task.
 
         The future fails with StoreUnavailableError: the batch was not taken, or it is not known whether it was. Whoever does
         not want the answer any more may forget the future, or cancel it.
