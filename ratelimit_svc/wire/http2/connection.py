@@ -285,7 +285,7 @@ class Connection:
 
     def _reset(self, number: int, fault: StreamFault) -> None:
         """End a stream for what the peer did on it."""
-        if number > self.streams.last:  # idle, and may not be reset
+        if number > self.streams.last or number % 2 == 0:  # idle, and may not be reset
             raise ConnectionFault(fault.code, fault.text)
         self.calm.reset()
         stream = self.streams.open.get(number)
