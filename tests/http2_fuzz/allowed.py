@@ -110,9 +110,13 @@ ALLOWED = (
         lambda case: case.ours == QUIET and [code for _, code in case.theirs.resets] == [ErrorCode.STREAM_CLOSED],
     ),
     Allowed(
-        "half-closed",
-        "§5.1: DATA and HEADERS after END_STREAM are the stream's error STREAM_CLOSED; h2 ends the connection",
-        lambda case: case.resets(ErrorCode.STREAM_CLOSED) and case.theirs.over is not None,
+        "too much",
+        "§6.9.1: DATA beyond a stream's window is the stream's error or the connection's; h2 ends the connection",
+        lambda case: (
+            case.piece.kind == Kind.DATA
+            and case.resets(ErrorCode.FLOW_CONTROL_ERROR)
+            and case.theirs.over == ErrorCode.FLOW_CONTROL_ERROR
+        ),
     ),
     Allowed(
         "priorities",

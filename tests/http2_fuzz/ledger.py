@@ -19,8 +19,8 @@ from ratelimit_svc.wire.http2.frames import (
 from tests.http2_fuzz.ours import Ours
 from tests.http2_fuzz.pieces import ACTS, Piece, frames_of
 
-MOST_OUT_A_FRAME, MOST_OUT_A_BYTE = 4096, 64
-"""Bytes that we may say for one frame and for one byte of the peer's, what acts say aside."""
+MOST_OUT_A_FRAME = 512
+"""Bytes that we may say about one frame of the peer's, answers that had waited for room aside."""
 MOST_STREAMS = 1024
 
 

@@ -135,6 +135,7 @@ class Ours:
         self.out = b"".join(parts)
         parts.clear()
         step = self._said.read(self.out)
+        self._answers_that_come_late(events)
         gone = [event.stream for event in events if event.what is What.GONE]
         for stream, message in asks:
             assert stream in gone or (stream.number in self.connection.streams.open and not stream.answered)
@@ -148,3 +149,12 @@ class Ours:
             elif what is What.GONE:
                 self.asks, self.calls = ([one for one in some if one is not stream] for some in (self.asks, self.calls))
         return step
+
+    def _answers_that_come_late(self, events: list[Event]) -> None:
+        """Whoever still answers a call that is gone says nothing."""
+        for what, stream, _ in events:
+            if what is What.GONE:
+                self.connection.outgoing.message(stream, b"late")
+                self.connection.outgoing.end(stream)
+                self.connection.outgoing.answer(stream, b"late")
+        assert not self.connection.outgoing.parts

@@ -280,12 +280,15 @@ class Second:
 def sound(fields, *, trailers: bool) -> bool:
     """Return whether h2 finds nothing malformed, and no field that matters is given twice.
 
+    h2 looks for the characters that §8.2.1 forbids at least; names are tokens besides (RFC 9110 §5.1).
     What h2 says of `host` is not asked: RFC 9113 §8.3.1 wants neither it nor `:authority`, and says SHOULD of two that differ.
     """
     fields = [(b"x-host" if name == b"host" else name, value) for name, value in fields]
     if not trailers and all(name != b":authority" for name, _ in fields):
         fields.insert(0, (b":authority", b"somewhere"))
     flags = HeaderValidationFlags(is_client=False, is_trailer=trailers, is_response_header=False, is_push_promise=False)
+    if not all(name.startswith(b":") or re.fullmatch(rb"[!#$%&'*+.^_`|~0-9a-z-]+", name) for name, _ in fields):
+        return False
     try:
         list(validate_headers(fields, flags))
     except ProtocolError:
