@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: help venv demo loadtest test test-tools test-docker test-docker-peer bench soak distinct check proto docs envoy-config build clean
+.PHONY: help venv demo loadtest test test-tools test-docker test-docker-peer bench soak distinct fuzz check proto docs envoy-config build clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -53,6 +53,15 @@ define go-install
 	@touch $@
 endef
 
+SECONDS ?= 60
+
+fuzz: venv ## Fuzz the HTTP/2 core for SECONDS=60 guided by coverage (atheris: Linux, most Pythons); what fails is kept in .fuzz
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --only-binary=atheris -e '.[fuzz]' \
+		|| { echo "atheris has no wheel for this Python or this system: try make fuzz PYTHON=python3.11 on Linux" >&2; exit 1; }
+	mkdir -p .fuzz/found
+	$(BIN)/python -m tests.http2_fuzz.seeds .fuzz/seeds
+	$(BIN)/python -m tests.http2_fuzz.target .fuzz/found .fuzz/seeds -artifact_prefix=.fuzz/ -max_total_time=$(SECONDS)
+
 test-docker: venv ## Run docker-compose.yml for real (needs a Docker engine and Compose v2)
 	$(BIN)/pytest tests/docker/test_compose.py
 
@@ -90,4 +99,4 @@ build: venv ## Build the wheel and the sdist into dist/
 	$(BIN)/python -m build
 
 clean: ## Remove what was made
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .fuzz dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -107,10 +107,8 @@ class Connection:
                 self._owed = 0
         except ConnectionFault as fault:
             self.fail(fault.code, fault.text)
-        asks, self.requests.whole = self.requests.whole, []
-        if asks:
-            self.calm.earn(len(asks))
-        return asks, self._take_events()
+        self.calm.earn(self.requests.new())
+        return self.requests.take(), self._take_events()
 
     def _greet(self, data: bytes) -> int:
         """Look for the preface (§3.4). Return where the frames begin."""
@@ -170,6 +168,7 @@ class Connection:
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """See to a frame that is not one of the usual."""
+        self.calm.earn(self.requests.new())  # before it costs: they may all have come in one read
         try:
             if kind == Kind.DATA:
                 self._on_data(flags, number, payload)
@@ -224,11 +223,11 @@ class Connection:
         if not new and not self.streams.was_reset(number):
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {number}, which is closed")
         taken = new and number <= self.streams.last_taken
-        if taken:
-            self.streams.last = number
-        head = self._table.head(data)
         if not taken:
+            self._table.fields(data)
             return
+        self.streams.last = number
+        head = self._table.head(data)
         if block.fault is not None:
             raise block.fault
         if len(self.streams.open) >= MOST_STREAMS:
@@ -285,7 +284,7 @@ class Connection:
 
     def _reset(self, number: int, fault: StreamFault) -> None:
         """End a stream for what the peer did on it."""
-        if number > self.streams.last:  # idle, and may not be reset
+        if number > self.streams.last or number % 2 == 0:  # idle, and may not be reset
             raise ConnectionFault(fault.code, fault.text)
         self.calm.reset()
         stream = self.streams.open.get(number)
@@ -343,7 +342,7 @@ class Connection:
     def _forget_all(self) -> None:
         self.over = True
         self._rest, self._block = b"", None
-        self.requests.whole.clear()
+        self.requests.take()
         for stream in list(self.streams.open.values()):
             self.outgoing.forget(stream)
             self.requests.gone(stream)

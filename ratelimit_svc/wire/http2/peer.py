@@ -191,7 +191,7 @@ class Peer(asyncio.Protocol):
     def _begin(self, stream: Stream) -> None:
         method = self._shared.methods.get(stream.head.path)
         if method is None:
-            self._outgoing.end(stream, GrpcStatus.UNIMPLEMENTED, f"unknown method {stream.head.path}")
+            self._outgoing.end(stream, GrpcStatus.UNIMPLEMENTED, f"unknown method {stream.head.path:.100}")
         elif self._shared.calls >= MOST_CALLS:
             self._outgoing.end(stream, GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MOST_CALLS} calls are under way")
         else:

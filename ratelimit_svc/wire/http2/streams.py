@@ -87,7 +87,7 @@ class Streams:
         Raises:
             ConnectionFault: it is.
         """
-        if number == 0 or self.last < number <= self.last_taken:
+        if number % 2 == 0 or self.last < number <= self.last_taken:  # those of even numbers are ours, and we open none
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{what} on stream {number}, which is idle")
 
     def was_reset(self, number: int) -> bool:
