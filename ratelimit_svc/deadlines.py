@@ -8,7 +8,6 @@ few of many.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
 from math import floor, frexp, inf
 from typing import Generic, Protocol, TypeVar
 
@@ -25,7 +24,6 @@ MOST_AT_ONCE = 256
 caller shall be kept for 5 ms by other callers' deadlines."""
 
 
-@lru_cache(4096)
 def in_steps(patience_s: float) -> float:
     """Return the patience, cut to a whole number of steps."""
     patience_ms = patience_s * 1000
