@@ -81,6 +81,8 @@ class Connection:
         """Bytes of DATA that the peer may still send."""
         self._owed = 0
         """Bytes that it sent, and that it was not given room for anew."""
+        self._quick = min(LARGEST_FRAME, PREFIX_BYTES + most_message_bytes)
+        """Bytes of DATA that may hold a message by itself."""
         self._ticks = 0
         """Seconds that the connection waits for the rest of something."""
 
@@ -126,7 +128,7 @@ class Connection:
     def _read(self, data: bytes, at: int) -> int:
         """Read all whole frames from `at` on. Return where the first begins that is not whole."""
         end = len(data)
-        streams, open_, quick_head = self.streams, self.streams.open, self._table.quick
+        streams, open_, quick_head, longest = self.streams, self.streams.open, self._table.quick, self._quick
         while end - at >= HEAD_BYTES:
             high, low, kind, flags, number = FRAME.unpack_from(data, at)
             length = high << 8 | low
@@ -141,7 +143,7 @@ class Connection:
                 self._check_expected(kind, flags, number & LARGEST_STREAM)
             elif kind == DATA:
                 stream = open_.get(number)
-                if stream is not None and flags == END_STREAM and stream.quick and length >= PREFIX_BYTES:
+                if stream is not None and flags == END_STREAM and stream.quick and PREFIX_BYTES <= length <= longest:
                     compressed, size = PREFIX.unpack_from(data, begin)
                     whole = compressed == 0 and size == length - PREFIX_BYTES and length <= self._room
                     if whole and stream.head.content_length in (None, length):
