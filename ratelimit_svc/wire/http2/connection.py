@@ -66,8 +66,8 @@ class Connection:
     def __init__(self, blocks: Blocks, unfinished: Unfinished, *, most_message_bytes: int) -> None:
         self.streams = Streams()
         self.outgoing = Outgoing(self.streams)
-        self.requests = Requests(self.streams, self.outgoing, unfinished, most_message_bytes)
         self.calm = Calm()
+        self.requests = Requests(self.streams, self.outgoing, self.calm, unfinished, most_message_bytes)
         self.over = False
         """Nothing that comes is read any more; `outgoing` may hold a last word."""
         self._table = Table(blocks)
@@ -265,8 +265,6 @@ class Connection:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window has room for")
         data = frames.unpadded(flags, payload)
         ended = bool(flags & END_STREAM)
-        if not data and not ended:
-            self.calm.frame()
         stream = self.streams.open.get(number)
         if stream is not None:
             self.requests.data(stream, data, len(payload), ended=ended)

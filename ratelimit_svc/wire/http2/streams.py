@@ -28,7 +28,7 @@ class Stream:
     """Bytes of DATA so far, without padding."""
     messages: Messages | None = None
     message: bytes | None = None
-    """The one of a unary call that is not ended yet."""
+    """The one of a unary call that is not ended yet; `messages` counts it."""
     full = False
     """More came than the call has read."""
     unsent: bytearray | None = None
