@@ -102,6 +102,7 @@ class Control:
             return
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS whose length is no multiple of 6")
+        self._calm.frame(len(payload) // 6)
         # before the DATA that a larger window sets free
         self._outgoing.parts.append(frames.frame(Kind.SETTINGS, ACK, 0))
         for name, value in frames.settings_in(payload):
@@ -113,6 +114,7 @@ class Control:
         if name == Setting.INITIAL_WINDOW_SIZE:
             if value > LARGEST_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is beyond 2^31-1")
+            self._calm.resized(len(self._streams.open))
             self._outgoing.resize(value)
         elif name == Setting.MAX_FRAME_SIZE:
             if not LARGEST_FRAME <= value < 2**24:
