@@ -22,7 +22,6 @@ from ratelimit_svc.wire.http2.frames import (
     LARGEST_FRAME,
     LARGEST_STREAM,
     PREFACE,
-    PRIORITY,
     ConnectionFault,
     ErrorCode,
     Kind,
@@ -49,7 +48,7 @@ class _Block(NamedTuple):
     """A header block of which more is to come."""
 
     number: int
-    flags: int
+    ended: bool
     data: bytearray
     fault: StreamFault | None
 
@@ -89,7 +88,7 @@ class Connection:
     # ── bytes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def receive(self, data: bytes) -> tuple[list[Ask], list[Event]]:
-        """Read what came. Return the requests that are whole now, and what else happened since; look at the requests first."""
+        """Read what came. Return the requests that are whole now, and what else happened since."""
         if self.over:
             return [], []
         if self._rest:
@@ -108,9 +107,12 @@ class Connection:
         except ConnectionFault as fault:
             self.fail(fault.code, fault.text)
         asks, self.requests.whole = self.requests.whole, []
+        events = self._take_events()
+        if events:  # some may be gone: what nobody waits for is not asked
+            asks = [ask for ask in asks if ask[0].number in self.streams.open]
         if asks:
             self.calm.earn(len(asks))
-        return asks, self._take_events()
+        return asks, events
 
     def _greet(self, data: bytes) -> int:
         """Look for the preface (§3.4) and say hello. Return where the frames begin."""
@@ -193,14 +195,12 @@ class Connection:
         """§6.2."""
         if number % 2 == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {number}, which is no client's")
-        block, fault = frames.unpadded(flags, payload), None
-        if flags & PRIORITY:
-            fault = frames.priority_fault(number, block[:5])
-            block = block[5:]
+        data, fault = frames.header_block(flags, number, payload)
+        block = _Block(number, bool(flags & END_STREAM), bytearray(data), fault)
         if flags & END_HEADERS:
-            self._on_block(_Block(number, flags, bytearray(block), fault))
+            self._on_block(block)
         else:
-            self._block, self._expecting = _Block(number, flags, bytearray(block), fault), True
+            self._block, self._expecting = block, True
 
     def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
         """§6.10."""
@@ -217,8 +217,7 @@ class Connection:
 
     def _on_block(self, block: _Block) -> None:
         """See to a whole header block: it is decoded whatever becomes of its stream, since the table has to keep up."""
-        number, data = block.number, bytes(block.data)
-        ended = bool(block.flags & END_STREAM)
+        number, ended, data = block.number, block.ended, bytes(block.data)
         stream = self.streams.open.get(number)
         if stream is not None:
             self._on_trailers(stream, data, block.fault, ended=ended)
@@ -226,12 +225,12 @@ class Connection:
         new = number > self.streams.last
         if not new and not self.streams.was_reset(number):
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {number}, which is closed")
-        taken = new and number <= self.streams.last_taken
-        if taken:
-            self.streams.last = number
-        head = self._table.head(data)
-        if not taken:
+        if not new or number > self.streams.last_taken:
+            self.calm.frame()
+            self._table.fields(data)
             return
+        self.streams.last = number
+        head = self._table.head(data)
         if block.fault is not None:
             raise block.fault
         if len(self.streams.open) >= MOST_STREAMS:

@@ -119,6 +119,7 @@ class Blocks:
         Raises:
             ConnectionFault: it cannot be decoded.
         """
+        fields.representations(block)
         return fields.decode(self._decoder, block)
 
     def _part(self, representation: bytes) -> Part:

@@ -7,8 +7,9 @@ from ratelimit_svc.wire.http2.frames import FIRST_WINDOW, LARGEST_STREAM, Connec
 from ratelimit_svc.wire.http2.heads import Head
 from ratelimit_svc.wire.http2.messages import Messages
 
-MOST_REMEMBERED = 256
-"""Streams that we reset and whose peer may not know yet: what it still sends on them is no fault."""
+MOST_REMEMBERED = 1024
+"""Streams that we reset and whose peer may not know yet: what it still sends on them is no fault. As many as may be open, since a
+tick may reset all."""
 
 
 class Stream:
