@@ -49,6 +49,8 @@ class Outgoing:
         self.window = FIRST_WINDOW
         self.first_window = FIRST_WINDOW
         """Of streams to come: the peer's SETTINGS_INITIAL_WINDOW_SIZE."""
+        self.held = False
+        """The peer does not read what was sent: who makes more than a few answers waits."""
         self.largest_frame = LARGEST_FRAME
         self._blocked: dict[int, Stream] = {}
         """Streams whose DATA waits for the connection's window, the longest waiting first. Those that have no window of their

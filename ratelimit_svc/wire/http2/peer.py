@@ -4,6 +4,7 @@ What is written in one turn of the loop, by however many answers, is one write a
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +14,7 @@ from typing import cast
 from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.wire import rls
-from ratelimit_svc.wire.calls import GrpcStatus, Method
+from ratelimit_svc.wire.calls import CallError, GrpcStatus, Method
 from ratelimit_svc.wire.engine import EngineOptions
 from ratelimit_svc.wire.http2.call import Call
 from ratelimit_svc.wire.http2.connection import Connection
@@ -25,6 +26,8 @@ from ratelimit_svc.wire.http2.streams import Stream
 
 MOST_CALLS = 1000
 """Calls that have a task of their own, in the whole process."""
+
+TOO_MANY_CALLS = CallError(GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MOST_CALLS} calls are under way")
 
 ALIVE_AFTER, DEAD_AFTER = 60, 80
 """Seconds without a word from a peer, after which it is asked whether it is there, and given up."""
@@ -45,7 +48,8 @@ class Shared:
     blocks: Blocks = field(default_factory=lambda: Blocks(f"/{rls.SERVICE}/{rls.METHOD}"))
     unfinished: Unfinished = field(default_factory=Unfinished)
     peers: set["Peer"] = field(default_factory=set)
-    calls: set[Call] = field(default_factory=set)
+    calls: dict[Call, "Peer"] = field(default_factory=dict)
+    """Those with a task, the oldest first, and whose they are."""
     on_last: Callable[[], None] = lambda: None
     """Called when the last connection has gone."""
     _unwritten: list["Peer"] = field(default_factory=list)
@@ -55,6 +59,21 @@ class Shared:
         if not self._unwritten:
             self.loop.call_soon(self._write)
         self._unwritten.append(peer)
+
+    def has_place(self, peer: "Peer") -> bool:
+        """Return whether a connection may have one more call with a task. Where there are too many, the connection that has the
+        most loses its oldest: one that opens very many watches takes the place of nobody else's health checks.
+        """
+        if len(self.calls) < MOST_CALLS:
+            return True
+        counts = Counter(self.calls.values())
+        [(hog, most)] = counts.most_common(1)
+        if counts[peer] >= most:
+            return False
+        oldest = next(call for call, whose in self.calls.items() if whose is hog)
+        del self.calls[oldest]
+        oldest.end(TOO_MANY_CALLS)
+        return True
 
     def _write(self) -> None:
         peers, self._unwritten = self._unwritten, []
@@ -75,6 +94,7 @@ class Peer(asyncio.Protocol):
         self._to_write = False
         self._silent = self._stuck = self._leaving = 0
         """Seconds that the peer has said nothing, read nothing, and that we wait for it to leave."""
+        self._calls: set[Call] = set()
         self._paused = self._said_last = False
         self._age: asyncio.TimerHandle | None = None
 
@@ -87,6 +107,7 @@ class Peer(asyncio.Protocol):
         if tls is not None:
             session = transport.get_extra_info("ssl_object")
             if session.selected_alpn_protocol() != "h2" or not tls.admits(session.getpeercert() or {}):
+                self.connection.drop()  # what it has said already is not read, either
                 self._transport.close()
                 return
         age_s = self._shared.options.max_connection_age_s
@@ -105,12 +126,14 @@ class Peer(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Read no more from a peer that does not read."""
-        self._paused = True
+        self._paused = self._outgoing.held = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._paused, self._stuck = False, 0
+        self._paused = self._outgoing.held = False
+        self._stuck = 0
         self._transport.resume_reading()
+        self._look()
 
     def data_received(self, data: bytes) -> None:
         self._silent = 0
@@ -123,6 +146,8 @@ class Peer(asyncio.Protocol):
                 self._outgoing.end(stream, GrpcStatus.UNKNOWN, "internal error")
         for event in events:
             self._happened(event)
+        if self._calls:
+            self._look()
         if self._outgoing.parts:
             self.flush()
 
@@ -185,12 +210,29 @@ class Peer(asyncio.Protocol):
         method = self._shared.methods.get(stream.head.path)
         if method is None:
             self._outgoing.end(stream, GrpcStatus.UNIMPLEMENTED, f"unknown method {stream.head.path}")
-        elif len(self._shared.calls) >= MOST_CALLS:
-            self._outgoing.end(stream, GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MOST_CALLS} calls are under way")
+        elif not self._shared.has_place(self):
+            self._outgoing.end(stream, TOO_MANY_CALLS.status, TOO_MANY_CALLS.text)
         else:
-            call = stream.work = Call(method, stream, self.connection.requests, self._outgoing, self.flush)
-            self._shared.calls.add(call)
-            call.task.add_done_callback(lambda _: self._shared.calls.discard(call))
+            call = stream.work = Call(
+                method,
+                stream,
+                requests=self.connection.requests,
+                outgoing=self._outgoing,
+                unfinished=self._shared.unfinished,
+                flush=self.flush,
+            )
+            self._shared.calls[call] = self
+            self._calls.add(call)
+            call.task.add_done_callback(lambda _: self._call_ended(call))
+
+    def _call_ended(self, call: Call) -> None:
+        self._shared.calls.pop(call, None)
+        self._calls.discard(call)
+
+    def _look(self) -> None:
+        """Let calls that wait for the peer to read see whether it has."""
+        for call in self._calls:
+            call.look()
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -210,7 +252,7 @@ class Peer(asyncio.Protocol):
                 self._transport.abort()
             else:
                 self.connection.leave()
-        if self._outgoing.parts:
+        if self._outgoing.parts or self.connection.done:
             self.flush()
 
     def drain(self) -> None:
