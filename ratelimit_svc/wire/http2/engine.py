@@ -1,6 +1,7 @@
 """The `http2` engine: listens, ticks, drains. Its connections are `peer`s."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import Mapping
 from itertools import islice
@@ -14,6 +15,11 @@ BACKLOG = 1024
 """Connections that wait to be accepted: a mesh comes back all at once."""
 HANDSHAKE_S = 10.0
 """How long a TLS handshake may take."""
+MOST_CONNECTIONS, FILES_LEFT = 16_384, 200
+"""Connections at most, and fewer where the process may not open as many files: some are left for the store, the admin port and
+those that are just being turned away."""
+ACCEPTED_AT_ONCE = 32
+"""Of those; asyncio's own loop accepts as many in one go as it is told to let wait, and without files left it does little else."""
 MOST_TICKED = 50
 """Connections looked at in one go: each may have a thousand streams, and requests are waiting."""
 
@@ -22,7 +28,7 @@ class Http2Engine:
     """One gRPC server; see `wire.engine.Engine`."""
 
     def __init__(self, limiter: Limiter, methods: Mapping[str, Method], options: EngineOptions) -> None:
-        self._shared = Shared(limiter, methods, options, asyncio.get_running_loop())
+        self._shared = Shared(limiter, methods, options, asyncio.get_running_loop(), _most_connections())
         self._server: asyncio.Server | None = None
         self._ticks: asyncio.Task[None] | None = None
 
@@ -50,10 +56,11 @@ class Http2Engine:
         self._server = await self._shared.loop.create_server(
             lambda: Peer(self._shared),
             sock=listener,
-            backlog=BACKLOG,
+            backlog=ACCEPTED_AT_ONCE,
             ssl=None if tls is None else tls.context,
             ssl_handshake_timeout=None if tls is None else HANDSHAKE_S,
         )
+        listener.listen(BACKLOG)
         self._ticks = self._shared.loop.create_task(self._tick(), name="http2 ticks")
         bound: int = listener.getsockname()[1]
         return bound
@@ -85,6 +92,13 @@ class Http2Engine:
                 for peer in islice(peers, start, start + MOST_TICKED):
                     peer.tick()
                 await asyncio.sleep(1 / len(turns))
+
+
+def _most_connections() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return min(MOST_CONNECTIONS, max(files - FILES_LEFT, files // 2))
 
 
 async def _listen(host: str, port: int) -> socket.socket:

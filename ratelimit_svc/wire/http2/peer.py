@@ -33,6 +33,8 @@ ALIVE_AFTER, DEAD_AFTER = 60, 80
 """Seconds without a word from a peer, after which it is asked whether it is there, and given up."""
 MOST_STUCK = 10
 """Seconds that a peer may leave unread what we wrote (more than the kernel and the transport hold)."""
+MOST_IDLE = 10
+"""Seconds that a peer may say nothing, and have nothing under way, when connections become scarce."""
 LAST_WORDS = 2
 """Seconds that a peer has to read why its connection ends, and that a drain waits for it to have read the first GOAWAY."""
 
@@ -45,6 +47,7 @@ class Shared:
     methods: Mapping[str, Method]
     options: EngineOptions
     loop: asyncio.AbstractEventLoop
+    most_connections: int
     blocks: Blocks = field(default_factory=lambda: Blocks(f"/{rls.SERVICE}/{rls.METHOD}"))
     unfinished: Unfinished = field(default_factory=Unfinished)
     peers: set["Peer"] = field(default_factory=set)
@@ -53,6 +56,11 @@ class Shared:
     on_last: Callable[[], None] = lambda: None
     """Called when the last connection has gone."""
     _unwritten: list["Peer"] = field(default_factory=list)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether connections are scarce."""
+        return len(self.peers) > self.most_connections * 7 // 8
 
     def flush(self, peer: "Peer") -> None:
         """Write what a connection has to say, when this turn of the loop has said all."""
@@ -102,6 +110,9 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if len(self._shared.peers) >= self._shared.most_connections:
+            self._transport.abort()
+            return
         self._shared.peers.add(self)
         tls = self._shared.options.tls
         if tls is not None:
@@ -247,6 +258,8 @@ class Peer(asyncio.Protocol):
             self.connection.ask_alive()
         elif self._silent >= DEAD_AFTER or self._stuck > MOST_STUCK:
             self._transport.abort()
+        elif self._silent > MOST_IDLE and self._shared.crowded and not self.connection.streams.open:
+            self.drain()
         if self._leaving > LAST_WORDS:
             if self.connection.over:
                 self._transport.abort()
