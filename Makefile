@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: help venv demo test check proto docs envoy-config test-tools test-docker test-docker-peer build clean
+.PHONY: help venv demo test check proto docs envoy-config test-tools test-docker test-docker-peer bench soak distinct build clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,6 +34,15 @@ test-docker: venv ## Run docker-compose.yml for real (needs a Docker engine and 
 
 test-docker-peer: venv ## Run the same load on the reference implementation (PEER_IMAGE, here or in a registry)
 	$(BIN)/pytest -s tests/docker/test_peer.py
+
+bench: venv ## Servers side by side under the same load (ARGS="--peer NAME=COMMAND …"; docs/bench.md)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+soak: venv ## Ten million requests over connections that come and go: nothing may leak
+	$(BIN)/python -m tests.bench.soak $(ARGS)
+
+distinct: venv ## A million descriptors, each asked once: memory, and the longest stall
+	$(BIN)/python -m tests.bench.distinct $(ARGS)
 
 check: venv ## Lint, types, import layers, example rules
 	$(BIN)/ruff check .

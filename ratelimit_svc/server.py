@@ -132,10 +132,9 @@ def _options(settings: Settings) -> Options:
 def engine_named(name: str) -> type[Engine]:
     """Return the engine that the setting ENGINE names. Only the one that serves is imported."""
     if name == "http2":
-        from ratelimit_svc.wire.http2.engine import Http2Engine  # type: ignore[import-untyped] # noqa: PLC0415 — to come
+        from ratelimit_svc.wire.http2.engine import Http2Engine  # noqa: PLC0415
 
-        http2: type[Engine] = Http2Engine
-        return http2
+        return Http2Engine
     from ratelimit_svc.wire.grpcio import GrpcioEngine  # noqa: PLC0415
 
     return GrpcioEngine

@@ -1,4 +1,4 @@
 """The one place that names the engines: all of tests/conformance and some of tests/e2e run on each."""
 
-ENGINES = ("grpcio",)
+ENGINES = ("http2", "grpcio")
 """What ENGINE may be."""

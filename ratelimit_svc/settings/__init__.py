@@ -246,8 +246,8 @@ class Settings:
     log_format: str = _from("LOG_FORMAT", choice("text", "json"), "text", "One line of key=value, or one JSON object.")
     engine: str = _from(
         "ENGINE",
-        choice("grpcio", "http2"),
-        "grpcio",
+        choice("http2", "grpcio"),
+        "http2",
         "The gRPC server: the gRPC authors' library, or this project's own.",
     )
     loop: str = _from("LOOP", choice("uvloop", "asyncio"), "uvloop", "The event loop.")

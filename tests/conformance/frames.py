@@ -67,6 +67,7 @@ class Connection:
         self.closed = False
         self._unread = b""
         self.h2.initiate_connection()
+        writer.write(self.h2.data_to_send())
 
     def begin(self, body: bytes, path: str = SHOULD_RATE_LIMIT, *, end: bool = True, **headers: Any) -> Reply:
         """Send a request; names of headers are written with _ for -."""

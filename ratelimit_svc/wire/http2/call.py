@@ -64,7 +64,7 @@ class Call:
         self._news.set()
 
     def look(self) -> None:
-        """Note that some of the answers may have gone out."""
+        """Note that some of the answers may have gone out: the peer was heard of."""
         self._news.set()
 
     def end(self, error: CallError) -> None:

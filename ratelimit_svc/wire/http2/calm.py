@@ -9,13 +9,14 @@ CVE-2025-8671).
 
 from ratelimit_svc.wire.http2.frames import ConnectionFault, ErrorCode
 
-MOST_FRAMES, FRAMES_A_REQUEST, FRAMES_A_TICK = 1000, 10, 100
-"""Credit for frames that ask nothing: gRPC's clients send some pings and window updates with each request."""
-INFLATED_A_FRAME = 4 * 1024
-"""Bytes that messages grow to, for which as much is paid as for a frame: a request of the usual size earns more than it costs, and
-of those of 4 MiB, a thousand times what they were on the way, one passes and the second does not."""
-STREAMS_A_FRAME = 32
-"""Streams whose windows SETTINGS change, likewise."""
+MOST_FRAMES, FRAMES_A_REQUEST, FRAMES_A_TICK = 10_000, 10, 1000
+"""Credit for frames that ask nothing, some 10 ms of work. gRPC's clients send some pings and window updates with each request, of
+which thousands may come at once."""
+STREAMS_A_FRAME = 4
+"""Streams whose windows SETTINGS change: so many cost as much as a frame."""
+MOST_TIMES, INFLATED_A_FRAME = 32, 512
+"""Messages may grow to so many times what they were on the way; each further byte costs, so many as much as a frame: of a bomb
+that is 4 MiB and was 4 KiB, one passes and the second does not."""
 MOST_RESETS, RESETS_A_REQUEST, RESETS_A_TICK = 2000, 1, 100
 """Credit for streams that are reset. Envoy resets what is not answered in 20 ms: after a stall of ours, all that was under way."""
 
@@ -39,13 +40,13 @@ class Calm:
         self.frames = min(self.frames + FRAMES_A_TICK, MOST_FRAMES)
         self.resets = min(self.resets + RESETS_A_TICK, MOST_RESETS)
 
-    def inflated(self, size: int) -> None:
-        """Note so many bytes of a message that was compressed.
+    def inflated(self, before: int, after: int) -> None:
+        """Note how many bytes of a compressed message have become how many.
 
         Raises:
             ConnectionFault: they are too many.
         """
-        self.frame(size // INFLATED_A_FRAME)
+        self.frame(max(after - MOST_TIMES * before, 0) // INFLATED_A_FRAME)
 
     def resized(self, streams: int) -> None:
         """Note that the windows of so many streams change.

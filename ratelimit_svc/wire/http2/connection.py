@@ -76,7 +76,7 @@ class Connection:
         self._expecting = True
         """The next frame has to be a certain one: the first SETTINGS, or a CONTINUATION."""
         self._block: _Block | None = None
-        self._room = FIRST_WINDOW
+        self._room = WINDOW
         """Bytes of DATA that the peer may still send."""
         self._owed = 0
         """Bytes that it sent, and that it was not given room for anew."""
@@ -84,6 +84,8 @@ class Connection:
         """Bytes of DATA that may hold a message by itself."""
         self._ticks = 0
         """Seconds that the connection waits for the rest of something."""
+        self._control.hello()
+        self.outgoing.take_room(0, WINDOW - FIRST_WINDOW)
 
     # ── bytes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -115,16 +117,12 @@ class Connection:
         return asks, events
 
     def _greet(self, data: bytes) -> int:
-        """Look for the preface (§3.4) and say hello. Return where the frames begin."""
+        """Look for the preface (§3.4). Return where the frames begin."""
         if data[: len(PREFACE)] != PREFACE[: len(data)]:
-            text = "this port speaks HTTP/2 without upgrade, and no preface came"
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, text)
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "this port speaks HTTP/2 without upgrade; no preface came")
         if len(data) < len(PREFACE):
             return 0
         self._greeted = True
-        self._control.hello()
-        self.outgoing.take_room(0, WINDOW - FIRST_WINDOW)
-        self._room = WINDOW
         return len(PREFACE)
 
     def _read(self, data: bytes, at: int) -> int:
@@ -263,10 +261,9 @@ class Connection:
         if self._room < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window has room for")
         data = frames.unpadded(flags, payload)
-        ended = bool(flags & END_STREAM)
         stream = self.streams.open.get(number)
         if stream is not None:
-            self.requests.data(stream, data, len(payload), ended=ended)
+            self.requests.data(stream, data, len(payload), ended=bool(flags & END_STREAM))
             return
         self.streams.check_not_idle(number, "DATA")
         if number <= self.streams.last_taken and not self.streams.was_reset(number):
@@ -315,7 +312,10 @@ class Connection:
 
     def drain(self) -> None:
         """Ask the peer to go elsewhere with new calls: at first without refusing any, since some are under way (§6.8)."""
-        self._control.drain()
+        if self._greeted:
+            self._control.drain()
+        else:
+            self._control.leave()
 
     def leave(self) -> None:
         """Take no new calls any more."""

@@ -28,7 +28,11 @@ class Http2Engine:
     """One gRPC server; see `wire.engine.Engine`."""
 
     def __init__(self, limiter: Limiter, methods: Mapping[str, Method], options: EngineOptions) -> None:
-        self._shared = Shared(limiter, methods, options, asyncio.get_running_loop(), _most_connections())
+        self._empty = asyncio.Event()
+        """The last connection has gone."""
+        self._shared = Shared(
+            limiter, methods, options, asyncio.get_running_loop(), self._empty.set, _most_connections()
+        )
         self._server: asyncio.Server | None = None
         self._ticks: asyncio.Task[None] | None = None
 
@@ -69,14 +73,13 @@ class Http2Engine:
         """Accept nothing more, and wait at most `grace_s` for what was accepted; what is left then is cancelled."""
         if self._server is not None:
             self._server.close()
-        empty = asyncio.Event()
-        self._shared.on_last = empty.set
+        self._empty.clear()
         for peer in list(self._shared.peers):
             peer.drain()
         if self._shared.peers:
             try:
                 async with asyncio.timeout(grace_s):
-                    await empty.wait()
+                    await self._empty.wait()
             except TimeoutError:
                 for peer in list(self._shared.peers):
                     peer.abort()
@@ -108,5 +111,8 @@ async def _listen(host: str, port: int) -> socket.socket:
     )
     family, _, _, _, address = found[0]
     both = family == socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
-    # one port is one process, hence no SO_REUSEPORT: a forgotten process would go on taking a part of the connections
-    return socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    try:
+        # one port is one process, hence no SO_REUSEPORT: a forgotten process would go on taking a part of the connections
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    except OSError as error:
+        raise OSError(error.errno, f"gRPC cannot listen on {host}:{port}: {error.strerror}") from error

@@ -122,7 +122,7 @@ class Messages:
             found = inflater.decompress(data, self._most + 1)
         except zlib.error as error:
             raise CallError(GrpcStatus.INTERNAL, f"grpc: failed to decompress the received message: {error}") from None
-        self._calm.inflated(len(found))
+        self._calm.inflated(len(data), len(found))
         if len(found) > self._most:
             raise CallError(GrpcStatus.RESOURCE_EXHAUSTED, self._too_long(len(found), "at least "))
         if not inflater.eof or inflater.unused_data:

@@ -26,8 +26,8 @@ from ratelimit_svc.wire.http2.heads import ENCODINGS, Refusal
 from ratelimit_svc.wire.http2.messages import PREFIX, PREFIX_BYTES
 from ratelimit_svc.wire.http2.streams import Stream, Streams
 
-LONGEST_TEXT = 1024
-"""Bytes of a `grpc-message`, before it is percent-encoded: it repeats what callers sent."""
+LONGEST_TEXT = 4096
+"""Bytes of a `grpc-message` before it is percent-encoded: it repeats what callers sent, and has to fit into one frame."""
 
 _BEGIN = (b":status", b"200"), (b"content-type", b"application/grpc")
 _BEGIN_BLOCK = fields.block(*_BEGIN)

@@ -6,6 +6,7 @@ What is written in one turn of the loop, by however many answers, is one write a
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from random import uniform
@@ -47,14 +48,14 @@ class Shared:
     methods: Mapping[str, Method]
     options: EngineOptions
     loop: asyncio.AbstractEventLoop
+    on_last: Callable[[], None]
+    """Called when the last connection has gone."""
     most_connections: int
     blocks: Blocks = field(default_factory=lambda: Blocks(f"/{rls.SERVICE}/{rls.METHOD}"))
     unfinished: Unfinished = field(default_factory=Unfinished)
     peers: set["Peer"] = field(default_factory=set)
     calls: dict[Call, "Peer"] = field(default_factory=dict)
-    """Those with a task, the oldest first, and whose they are."""
-    on_last: Callable[[], None] = lambda: None
-    """Called when the last connection has gone."""
+    """Those with a task of their own, the oldest first, and whose they are."""
     _unwritten: list["Peer"] = field(default_factory=list)
 
     @property
@@ -119,8 +120,9 @@ class Peer(asyncio.Protocol):
             session = transport.get_extra_info("ssl_object")
             if session.selected_alpn_protocol() != "h2" or not tls.admits(session.getpeercert() or {}):
                 self.connection.drop()  # what it has said already is not read, either
-                self._transport.close()
+                self._transport.abort()
                 return
+        self.flush()  # the connection says hello by itself
         age_s = self._shared.options.max_connection_age_s
         if age_s is not None:
             self._age = self._shared.loop.call_later(age_s * uniform(0.9, 1.1), self._retire)  # noqa: S311 — no secret
@@ -157,8 +159,7 @@ class Peer(asyncio.Protocol):
                 self._outgoing.end(stream, GrpcStatus.UNKNOWN, "internal error")
         for event in events:
             self._happened(event)
-        if self._calls:
-            self._look()
+        self._look()
         if self._outgoing.parts:
             self.flush()
 
@@ -185,10 +186,11 @@ class Peer(asyncio.Protocol):
         if self._said_last or self._transport.is_closing():
             return
         self._said_last, self._leaving = True, 1
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
+        if not self._transport.can_write_eof():  # TLS
             self._transport.close()
+            return
+        with suppress(OSError):  # the peer was faster
+            self._transport.write_eof()
 
     # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -234,9 +236,9 @@ class Peer(asyncio.Protocol):
             )
             self._shared.calls[call] = self
             self._calls.add(call)
-            call.task.add_done_callback(lambda _: self._call_ended(call))
+            call.task.add_done_callback(lambda _: self._over(call))
 
-    def _call_ended(self, call: Call) -> None:
+    def _over(self, call: Call) -> None:
         self._shared.calls.pop(call, None)
         self._calls.discard(call)
 
