@@ -100,6 +100,7 @@ class Call:
         async for message in answers:
             self._outgoing.message(self._stream, message)
             self._flush()
+            await asyncio.sleep(0)  # so that it is written, and we know whether the peer reads
             while self._outgoing.held or len(self._stream.unsent or ()) > MOST_UNSENT:
                 self._news.clear()
                 await self._news.wait()
