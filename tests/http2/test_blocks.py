@@ -6,6 +6,7 @@ import pytest
 from hpack import Encoder
 
 from ratelimit_svc.wire.http2 import fields
+from ratelimit_svc.wire.http2.calm import Calm
 from ratelimit_svc.wire.http2.fields import LONGEST_DECODED, MOST_IN_A_LIST, NO_TABLE
 from ratelimit_svc.wire.http2.frames import END_HEADERS, ConnectionFault, Kind, frame
 from ratelimit_svc.wire.http2.memory import LONGEST_BLOCK, MOST_BLOCKS, MOST_PARTS, Blocks, Remembered
@@ -248,9 +249,9 @@ def test_memory_is_bounded():
     blocks = Blocks(PATH)
     usual = block({"x-usual": "1"})
     for number in range(2 * MOST_PARTS + 1000):
-        blocks.head(block({f"x{number}": "1"}))
+        blocks.head(block({f"x{number}": "1"}), Calm())
         if number % 1000 < 2:
-            blocks.head(usual)
+            blocks.head(usual, Calm())
     assert blocks.heads.find(usual) is not None
     assert len(blocks._parts) <= 2 * MOST_PARTS
     assert len(blocks._names) <= 2 * MOST_PARTS

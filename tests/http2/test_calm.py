@@ -4,7 +4,20 @@ import pytest
 
 from ratelimit_svc.wire.http2.calm import FRAMES_A_TICK, MOST_FRAMES, MOST_RESETS
 from ratelimit_svc.wire.http2.frames import ACK, Kind, frame
-from tests.http2.client import OTHER, Client, block, body, head, ping, request, reset, setting, settings, window
+from tests.http2.client import (
+    OTHER,
+    Client,
+    block,
+    body,
+    head,
+    message,
+    ping,
+    request,
+    reset,
+    setting,
+    settings,
+    window,
+)
 
 CALM = "ENHANCE_YOUR_CALM"
 
@@ -62,6 +75,7 @@ RESETS = {
     "a window that overflows": lambda number: head(number) + window(number, 2**31 - 1),
     "a PRIORITY that is too short": lambda number: head(number) + frame(Kind.PRIORITY, 0, number, b"1234"),
     "DATA after the end": lambda number: request(number) + body(number, b""),
+    "refused": lambda number: head(number, block({":method": "GET"}), end=True),
     "malformed": lambda number: head(number, b"\x82"),
     "more than content-length": lambda number: head(number, block(content_length=1)) + body(number, b"123"),
 }
@@ -123,3 +137,28 @@ def test_settings_cost_by_the_piece():
     frames = [settings(INITIAL_WINDOW_SIZE=size) for size in (0, 65_535)] * 1000
     assert len(client.send(*frames)) < 100
     assert client.connection.over
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_header_blocks_of_very_many_fields_are_few(table):
+    """Each field may be one byte, and takes as long as a frame."""
+    client, number = Client(), 1
+    if not table:
+        client.forget_table()
+        number = 5
+    data = block({":path": OTHER}) + b"\x90" * 490
+    blocks = 0
+    while not client.connection.over:
+        client.send(head(number, data, end=True))
+        number, blocks = number + 2, blocks + 1
+    assert blocks < 30
+
+
+def test_a_request_of_many_fields_costs_nothing():
+    """Forty, with each request."""
+    client = Client()
+    data = block({f"x-{number}": "1" for number in range(34)})
+    for number in range(1, 4001, 2):
+        client.send(head(number, data), body(number, message(b"x")))
+        client.answer()
+    assert client.connection.calm.frames == MOST_FRAMES

@@ -3,8 +3,8 @@
 A peer that asks earns credit, and time gives some; whatever asks nothing, and makes us work, costs. Without credit the
 connection ends with ENHANCE_YOUR_CALM. So what is cheap in small numbers, and a weapon in large ones, needs no rule of its own:
 SETTINGS, PING, PRIORITY, tiny DATA, CONTINUATION, WINDOW_UPDATE, frames of unknown types; what grows when it is inflated; and
-streams that are reset, by the peer (rapid reset, CVE-2023-44487) or by us for what the peer did to them (MadeYouReset,
-CVE-2025-8671).
+header blocks of very many fields; and streams that are reset by the peer (rapid reset, CVE-2023-44487), reset by us for what the
+peer did to them (MadeYouReset, CVE-2025-8671), or refused.
 """
 
 from ratelimit_svc.wire.http2.frames import ConnectionFault, ErrorCode
@@ -12,6 +12,8 @@ from ratelimit_svc.wire.http2.frames import ConnectionFault, ErrorCode
 MOST_FRAMES, FRAMES_A_REQUEST, FRAMES_A_TICK = 10_000, 10, 1000
 """Credit for frames that ask nothing, some 10 ms of work. gRPC's clients send some pings and window updates with each request, of
 which thousands may come at once."""
+USUAL_FIELDS = 32
+"""Of a header block: each further one costs as much as a frame. One byte may be a field, which takes a microsecond to decode."""
 STREAMS_A_FRAME = 4
 """Streams whose windows SETTINGS change: so many cost as much as a frame."""
 MOST_TIMES, INFLATED_A_FRAME = 32, 512
@@ -48,6 +50,15 @@ class Calm:
         """
         self.frame(max(after - MOST_TIMES * before, 0) // INFLATED_A_FRAME)
 
+    def decoded(self, fields: int) -> None:
+        """Note how many fields a header block has.
+
+        Raises:
+            ConnectionFault: that was once too often.
+        """
+        if fields > USUAL_FIELDS:
+            self.frame(fields - USUAL_FIELDS)
+
     def resized(self, streams: int) -> None:
         """Note that the windows of so many streams change.
 
@@ -67,11 +78,11 @@ class Calm:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask nothing")
 
     def reset(self) -> None:
-        """Note a stream that is reset.
+        """Note a stream that is reset or refused.
 
         Raises:
             ConnectionFault: it is one too many.
         """
         self.resets -= 1
         if self.resets < 0:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many streams that are reset")
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many streams that are reset or refused")

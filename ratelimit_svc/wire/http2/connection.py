@@ -69,7 +69,7 @@ class Connection:
         self.requests = Requests(self.streams, self.outgoing, self.calm, unfinished, most_message_bytes)
         self.over = False
         """Nothing that comes is read any more; `outgoing` may hold a last word."""
-        self._table = Table(blocks)
+        self._table = Table(blocks, self.calm)
         self._control = Control(self.outgoing, self.streams, self._table, self.calm)
         self._rest = b""
         self._greeted = False

@@ -78,6 +78,7 @@ class Requests:
         stream.ended = ended
         if head.refusal is not None:
             stream.quick = False
+            self._calm.reset()
             self._outgoing.refuse(stream, head.refusal)
         elif not head.unary:
             self.events.append(Event(What.BEGAN, stream))
