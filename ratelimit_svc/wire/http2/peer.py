@@ -32,6 +32,9 @@ TOO_MANY_CALLS = CallError(GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MOST_CALL
 
 ALIVE_AFTER, DEAD_AFTER = 60, 80
 """Seconds without a word from a peer, after which it is asked whether it is there, and given up."""
+MOST_READ = 16 * 1024
+"""Bytes of one peer that are seen to in one turn of the loop; what came beyond waits while others have their turn. uvloop reads as
+much as there is, megabytes of it."""
 MOST_STUCK = 10
 """Seconds that a peer may leave unread what we wrote (more than the kernel and the transport hold)."""
 MOST_IDLE = 10
@@ -104,6 +107,8 @@ class Peer(asyncio.Protocol):
         self._silent = self._stuck = self._leaving = 0
         """Seconds that the peer has said nothing, read nothing, and that we wait for it to leave."""
         self._calls: set[Call] = set()
+        self._unread = b""
+        """What came and was not seen to yet."""
         self._paused = self._said_last = False
         self._age: asyncio.TimerHandle | None = None
 
@@ -112,6 +117,7 @@ class Peer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         if len(self._shared.peers) >= self._shared.most_connections:
+            self.connection.drop()
             self._transport.abort()
             return
         self._shared.peers.add(self)
@@ -134,22 +140,52 @@ class Peer(asyncio.Protocol):
         for event in self.connection.drop():
             self._happened(event)
         self._outgoing.parts.clear()
+        self._unread = b""
         if not self._shared.peers:
             self._shared.on_last()
 
     def pause_writing(self) -> None:
         """Read no more from a peer that does not read."""
         self._paused = self._outgoing.held = True
-        self._transport.pause_reading()
+        self._listen()
 
     def resume_writing(self) -> None:
         self._paused = self._outgoing.held = False
         self._stuck = 0
-        self._transport.resume_reading()
+        self._listen()
         self._look()
+
+    def _listen(self) -> None:
+        """Read more, or no more for now."""
+        if self._transport.is_closing():
+            return
+        if self._paused or self._unread:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         self._silent = 0
+        if len(data) <= MOST_READ and not self._unread:
+            self._read(data)
+            return
+        if not self._unread:
+            self._shared.loop.call_soon(self._read_some)
+        self._unread += data
+        self._listen()
+
+    def _read_some(self) -> None:
+        """See to a part of what came, and to the next in another turn."""
+        data, self._unread = self._unread[:MOST_READ], self._unread[MOST_READ:]
+        self._read(data)
+        if self.connection.over:
+            self._unread = b""
+        if self._unread:
+            self._shared.loop.call_soon(self._read_some)
+        else:
+            self._listen()
+
+    def _read(self, data: bytes) -> None:
         asks, events = self.connection.receive(data)
         for stream, message in asks:
             try:
