@@ -9,6 +9,8 @@ import select
 import socket
 import sys
 import time
+from types import TracebackType
+from typing import Self
 
 from ratelimit_svc.model import Entry
 from ratelimit_svc.wire.client import request
@@ -32,6 +34,14 @@ class Honest:
         self._socket.sendall(HELLO)
         self._number = -1
         self._unread = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
 
     def ask(self) -> float:
         """Return how many seconds an answer took."""

@@ -1,5 +1,6 @@
 """An offender: a socket that says what it likes, and reads or does not."""
 
+import re
 import select
 import socket
 import ssl
@@ -8,9 +9,11 @@ from collections import Counter
 from types import TracebackType
 from typing import Self
 
+from ratelimit_svc.wire.calls import GrpcStatus
 from ratelimit_svc.wire.http2.frames import HEAD_BYTES, ErrorCode, Kind
 from tests.http2.client import HELLO, frames_in
 
+STATUS = re.compile(rb"grpc-status[\x01\x02]([0-9]+)")
 PATIENCE_S = 5.0
 """How long an offender goes on, and waits for what becomes of it."""
 
@@ -28,7 +31,11 @@ class Offender:
     def __init__(
         self, port: int, *, hello: bytes = HELLO, reads: bool = True, tls: ssl.SSLContext | None = None
     ) -> None:
-        opened = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        opened = socket.socket()
+        if not reads:  # so that little is enough
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        opened.settimeout(PATIENCE_S)
+        opened.connect(("127.0.0.1", port))
         self._socket = tls.wrap_socket(opened, server_hostname="localhost") if tls else opened
         self._socket.settimeout(0)
         self._reads = reads
@@ -39,7 +46,9 @@ class Offender:
         self.code: ErrorCode | None = None
         """Of the last GOAWAY."""
         self.reset_codes: Counter[str] = Counter()
-        self.closed = False
+        self.statuses: Counter[int] = Counter()
+        """gRPC's, of answers."""
+        self.closed = self.stuck = False
         self.send(hello)
 
     def __enter__(self) -> Self:
@@ -48,6 +57,10 @@ class Offender:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Go without a word."""
         self._socket.close()
 
     @property
@@ -55,7 +68,9 @@ class Offender:
         """What became of it."""
         said = [] if self.code is None else [self.code.name]
         said += [f"{count} × {name}" for name, count in self.reset_codes.most_common(2)]
-        return ", ".join(said) or ("closed" if self.closed else "nothing")
+        said += [f"{count} × {GrpcStatus(code).name}" for code, count in self.statuses.most_common(2)]
+        said += ["closed"] * (self.closed and self.code is None) + ["is read no more"] * self.stuck
+        return ", ".join(said) or ("nothing" if self._reads else "does not look")
 
     def send(self, data: bytes, *, within_s: float = PATIENCE_S) -> bool:
         """Send; return whether all was taken before the server closed, or the time was over."""
@@ -66,6 +81,7 @@ class Offender:
                 [self._socket] if self._reads else [], [self._socket], [], max(ends - time.monotonic(), 0)
             )
             if not readable and not writable:
+                self.stuck = True
                 return False
             if readable:
                 self._read()
@@ -121,13 +137,15 @@ class Offender:
             if len(self._unread) - at < size:
                 break
             for kind, _, _, payload in frames_in(self._unread[at : at + size]):
-                self._note(kind, payload)
+                self._note(Kind(kind), payload)
             at += size
         self._unread = self._unread[at:]
 
-    def _note(self, kind: int, payload: bytes) -> None:
-        self.heard[Kind(kind).name] += 1
+    def _note(self, kind: Kind, payload: bytes) -> None:
+        self.heard[kind.name] += 1
         if kind == Kind.GOAWAY:
             self.code = ErrorCode(int.from_bytes(payload[4:8], "big"))
         elif kind == Kind.RST_STREAM:
             self.reset_codes[ErrorCode(int.from_bytes(payload, "big")).name] += 1
+        elif kind == Kind.HEADERS and (status := STATUS.search(payload)):  # the server writes it out, always
+            self.statuses[int(status[1])] += 1

@@ -130,10 +130,10 @@ class Client:
         self.events += events
         return self.heard()
 
-    def tick(self, seconds: int = 1) -> list[str]:
+    def tick(self, seconds: int = 1, **patience: int) -> list[str]:
         """Let time pass. Return what came, in words."""
         for _ in range(seconds):
-            self.events += self.connection.tick()
+            self.events += self.connection.tick(**patience)
         return self.heard()
 
     def heard(self) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 
 from ratelimit_svc.wire.http2.control import MOST_STREAMS
 from ratelimit_svc.wire.http2.frames import Kind, frame
-from ratelimit_svc.wire.http2.requests import MOST_TICKS
+from ratelimit_svc.wire.http2.requests import FEW_TICKS, MOST_TICKS
 from ratelimit_svc.wire.http2.streams import MOST_REMEMBERED
 from tests.http2.client import (
     FIELDS,
@@ -205,6 +205,15 @@ def test_what_never_ends_is_given_up(data, words):
     assert client.tick(MOST_TICKS) == []
     assert client.tick() == words
     assert not words or client.held == (0, 0, 0)
+
+
+def test_where_there_are_very_many_nobody_waits_for_long():
+    """Of requests that do not end; those that are with the limiter are not touched."""
+    client = Client()
+    client.send(head(1), request(3), head(5, OTHER_HEAD))
+    assert client.tick(FEW_TICKS, patience=FEW_TICKS) == []
+    assert client.tick(patience=FEW_TICKS) == ["reset 1 CANCEL"]
+    assert client.tick(5, patience=FEW_TICKS) == []
 
 
 def test_an_answer_that_nobody_lets_out_is_given_up():

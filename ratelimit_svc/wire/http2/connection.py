@@ -295,10 +295,10 @@ class Connection:
 
     # ── time, and the end ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tick(self) -> list[Event]:
+    def tick(self, patience: int = MOST_TICKS) -> list[Event]:
         """Note that a second has passed: what should have come by now is not waited for. Return what happened to calls."""
         self.calm.tick()
-        self.requests.tick()
+        self.requests.tick(patience)
         if self._rest or self._expecting:
             self._ticks += 1
             if self._ticks > MOST_TICKS:

@@ -47,7 +47,7 @@ class Http2Engine:
     @property
     def streams(self) -> int:
         """How many calls are under way."""
-        return sum(len(peer.connection.streams.open) for peer in self._shared.peers)
+        return self._shared.streams
 
     async def start(self, host: str, port: int) -> int:
         """Listen. Return the port: the one asked for, or for 0 a free one.
@@ -89,6 +89,7 @@ class Http2Engine:
     async def _tick(self) -> None:
         """Let each connection know of each second; some at a time."""
         while True:
+            self._shared.tick()
             peers = list(self._shared.peers)
             turns = range(0, len(peers), MOST_TICKED) or range(1)
             for start in turns:

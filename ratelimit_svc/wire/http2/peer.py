@@ -22,12 +22,14 @@ from ratelimit_svc.wire.http2.connection import Connection
 from ratelimit_svc.wire.http2.frames import ErrorCode
 from ratelimit_svc.wire.http2.memory import Blocks
 from ratelimit_svc.wire.http2.messages import Unfinished
-from ratelimit_svc.wire.http2.requests import Event, What
+from ratelimit_svc.wire.http2.requests import FEW_TICKS, MOST_TICKS, Event, What
 from ratelimit_svc.wire.http2.streams import Stream
 
 MOST_CALLS = 1000
 """Calls that have a task of their own, in the whole process."""
 
+MANY_STREAMS = 100_000
+"""In the whole process; 25 MB. Beyond, requests that do not come to their end are not waited for."""
 TOO_MANY_CALLS = CallError(GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MOST_CALLS} calls are under way")
 
 ALIVE_AFTER, DEAD_AFTER = 60, 80
@@ -59,12 +61,24 @@ class Shared:
     peers: set["Peer"] = field(default_factory=set)
     calls: dict[Call, "Peer"] = field(default_factory=dict)
     """Those with a task of their own, the oldest first, and whose they are."""
+    many_streams: int = MANY_STREAMS
+    patience: int = MOST_TICKS
+    """Seconds that a request may take to come."""
     _unwritten: list["Peer"] = field(default_factory=list)
 
     @property
     def crowded(self) -> bool:
         """Whether connections are scarce."""
         return len(self.peers) > self.most_connections * 7 // 8
+
+    @property
+    def streams(self) -> int:
+        """How many calls are under way."""
+        return sum(len(peer.connection.streams.open) for peer in self.peers)
+
+    def tick(self) -> None:
+        """Note that a second has passed."""
+        self.patience = MOST_TICKS if self.streams < self.many_streams else FEW_TICKS
 
     def flush(self, peer: "Peer") -> None:
         """Write what a connection has to say, when this turn of the loop has said all."""
@@ -287,7 +301,7 @@ class Peer(asyncio.Protocol):
 
     def tick(self) -> None:
         """Note that a second has passed."""
-        for event in self.connection.tick():
+        for event in self.connection.tick(self._shared.patience):
             self._happened(event)
         self._silent += 1
         self._stuck += self._paused

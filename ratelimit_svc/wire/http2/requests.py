@@ -15,8 +15,9 @@ from ratelimit_svc.wire.http2.messages import Messages, Unfinished
 from ratelimit_svc.wire.http2.outgoing import Outgoing
 from ratelimit_svc.wire.http2.streams import Stream, Streams
 
-MOST_TICKS = 10
-"""Seconds that a request may be on its way, and anything else that has to be whole: a frame, a header block, the preface."""
+MOST_TICKS, FEW_TICKS = 10, 1
+"""Seconds that a request may be on its way, and anything else that has to be whole: a frame, a header block, the preface; and a
+request when there are very many."""
 
 TINY = 256
 """Bytes of DATA that should have completed a message: read one by one, they would take more of our time than of their sender's."""
@@ -147,14 +148,14 @@ class Requests:
         """Note that nobody waits for an answer any more."""
         self.events.append(Event(What.GONE, stream))
 
-    def tick(self) -> None:
-        """Note that a second has passed: requests have to end, and answers that are whole to be let out. A call that streams
-        may be silent for as long as it likes.
+    def tick(self, patience: int) -> None:
+        """Note that a second has passed: requests have to end, and answers that are whole to be let out, in `patience` seconds.
+        A call that streams may be silent for as long as it likes.
         """
         for stream in list(self._streams.open.values()):
             if stream.answered or (stream.head.unary and not stream.ended):
                 stream.ticks += 1
-                if stream.ticks > MOST_TICKS:
+                if stream.ticks > patience:
                     self._outgoing.reset(stream, ErrorCode.CANCEL)
                     self.gone(stream)
 
