@@ -28,7 +28,10 @@ BOTH_LOOPS = {"test_store", "test_connection", "test_limiter", "test_coalescing"
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run tests on the loop that the service runs on, some on asyncio's as well."""
     path = item.nodeid.split("::")[0]
-    both = path.startswith("tests/conformance/") or path.removesuffix(".py").rpartition("/")[2] in BOTH_LOOPS
+    both = (
+        path.startswith(("tests/conformance/", "tests/http2/test_call", "tests/attacks/test_slow"))
+        or path.removesuffix(".py").rpartition("/")[2] in BOTH_LOOPS
+    )
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
     return loops | {"asyncio": asyncio.new_event_loop} if both else loops
 

@@ -22,7 +22,6 @@ from ratelimit_svc.wire.http2.frames import (
     LARGEST_FRAME,
     LARGEST_STREAM,
     PREFACE,
-    PRIORITY,
     ConnectionFault,
     ErrorCode,
     Kind,
@@ -49,7 +48,7 @@ class _Block(NamedTuple):
     """A header block of which more is to come."""
 
     number: int
-    flags: int
+    ended: bool
     data: bytearray
     fault: StreamFault | None
 
@@ -66,11 +65,11 @@ class Connection:
     def __init__(self, blocks: Blocks, unfinished: Unfinished, *, most_message_bytes: int) -> None:
         self.streams = Streams()
         self.outgoing = Outgoing(self.streams)
-        self.requests = Requests(self.streams, self.outgoing, unfinished, most_message_bytes)
         self.calm = Calm()
+        self.requests = Requests(self.streams, self.outgoing, self.calm, unfinished, most_message_bytes)
         self.over = False
         """Nothing that comes is read any more; `outgoing` may hold a last word."""
-        self._table = Table(blocks)
+        self._table = Table(blocks, self.calm)
         self._control = Control(self.outgoing, self.streams, self._table, self.calm)
         self._rest = b""
         self._greeted = False
@@ -81,6 +80,8 @@ class Connection:
         """Bytes of DATA that the peer may still send."""
         self._owed = 0
         """Bytes that it sent, and that it was not given room for anew."""
+        self._quick = min(LARGEST_FRAME, PREFIX_BYTES + most_message_bytes)
+        """Bytes of DATA that may hold a message by itself."""
         self._ticks = 0
         """Seconds that the connection waits for the rest of something."""
         self._control.hello()
@@ -89,7 +90,7 @@ class Connection:
     # ── bytes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def receive(self, data: bytes) -> tuple[list[Ask], list[Event]]:
-        """Read what came. Return the requests that are whole now, and what else happened since; look at the requests first."""
+        """Read what came. Return the requests that are whole now, and what else happened since."""
         if self.over:
             return [], []
         if self._rest:
@@ -108,13 +109,15 @@ class Connection:
         except ConnectionFault as fault:
             self.fail(fault.code, fault.text)
         self.calm.earn(self.requests.new())
-        return self.requests.take(), self._take_events()
+        asks, events = self.requests.take(), self._take_events()
+        if events:  # some may be gone: what nobody waits for is not asked
+            asks = [ask for ask in asks if ask[0].number in self.streams.open]
+        return asks, events
 
     def _greet(self, data: bytes) -> int:
         """Look for the preface (§3.4). Return where the frames begin."""
         if data[: len(PREFACE)] != PREFACE[: len(data)]:
-            text = "this port speaks HTTP/2 without upgrade, and no preface came"
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, text)
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "this port speaks HTTP/2 without upgrade; no preface came")
         if len(data) < len(PREFACE):
             return 0
         self._greeted = True
@@ -123,7 +126,7 @@ class Connection:
     def _read(self, data: bytes, at: int) -> int:
         """Read all whole frames from `at` on. Return where the first begins that is not whole."""
         end = len(data)
-        streams, open_, quick_head = self.streams, self.streams.open, self._table.quick
+        streams, open_, quick_head, longest = self.streams, self.streams.open, self._table.quick, self._quick
         while end - at >= HEAD_BYTES:
             high, low, kind, flags, number = FRAME.unpack_from(data, at)
             length = high << 8 | low
@@ -138,7 +141,7 @@ class Connection:
                 self._check_expected(kind, flags, number & LARGEST_STREAM)
             elif kind == DATA:
                 stream = open_.get(number)
-                if stream is not None and flags == END_STREAM and stream.quick and length >= PREFIX_BYTES:
+                if stream is not None and flags == END_STREAM and stream.quick and PREFIX_BYTES <= length <= longest:
                     compressed, size = PREFIX.unpack_from(data, begin)
                     whole = compressed == 0 and size == length - PREFIX_BYTES and length <= self._room
                     if whole and stream.head.content_length in (None, length):
@@ -189,14 +192,12 @@ class Connection:
         """§6.2."""
         if number % 2 == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {number}, which is no client's")
-        block, fault = frames.unpadded(flags, payload), None
-        if flags & PRIORITY:
-            fault = frames.priority_fault(number, block[:5])
-            block = block[5:]
+        data, fault = frames.header_block(flags, number, payload)
+        block = _Block(number, bool(flags & END_STREAM), bytearray(data), fault)
         if flags & END_HEADERS:
-            self._on_block(_Block(number, flags, bytearray(block), fault))
+            self._on_block(block)
         else:
-            self._block, self._expecting = _Block(number, flags, bytearray(block), fault), True
+            self._block, self._expecting = block, True
 
     def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
         """§6.10."""
@@ -213,8 +214,7 @@ class Connection:
 
     def _on_block(self, block: _Block) -> None:
         """See to a whole header block: it is decoded whatever becomes of its stream, since the table has to keep up."""
-        number, data = block.number, bytes(block.data)
-        ended = bool(block.flags & END_STREAM)
+        number, ended, data = block.number, block.ended, bytes(block.data)
         stream = self.streams.open.get(number)
         if stream is not None:
             self._on_trailers(stream, data, block.fault, ended=ended)
@@ -222,8 +222,8 @@ class Connection:
         new = number > self.streams.last
         if not new and not self.streams.was_reset(number):
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {number}, which is closed")
-        taken = new and number <= self.streams.last_taken
-        if not taken:
+        if not new or number > self.streams.last_taken:
+            self.calm.frame()
             self._table.fields(data)
             return
         self.streams.last = number
@@ -260,12 +260,9 @@ class Connection:
         if self._room < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window has room for")
         data = frames.unpadded(flags, payload)
-        ended = bool(flags & END_STREAM)
-        if not data and not ended:
-            self.calm.frame()
         stream = self.streams.open.get(number)
         if stream is not None:
-            self.requests.data(stream, data, len(payload), ended=ended)
+            self.requests.data(stream, data, len(payload), ended=bool(flags & END_STREAM))
             return
         self.streams.check_not_idle(number, "DATA")
         if number <= self.streams.last_taken and not self.streams.was_reset(number):
@@ -297,10 +294,10 @@ class Connection:
 
     # ── time, and the end ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tick(self) -> list[Event]:
+    def tick(self, patience: int = MOST_TICKS) -> list[Event]:
         """Note that a second has passed: what should have come by now is not waited for. Return what happened to calls."""
         self.calm.tick()
-        self.requests.tick()
+        self.requests.tick(patience)
         if self._rest or self._expecting:
             self._ticks += 1
             if self._ticks > MOST_TICKS:

@@ -1,6 +1,7 @@
 """The `http2` engine: listens, ticks, drains. Its connections are `peer`s."""
 
 import asyncio
+import resource
 import socket
 from collections.abc import Mapping
 from itertools import islice
@@ -14,6 +15,11 @@ BACKLOG = 1024
 """Connections that wait to be accepted: a mesh comes back all at once."""
 HANDSHAKE_S = 10.0
 """How long a TLS handshake may take."""
+MOST_CONNECTIONS, FILES_LEFT = 16_384, 200
+"""Connections at most, and fewer where the process may not open as many files: some are left for the store, the admin port and
+those that are just being turned away."""
+ACCEPTED_AT_ONCE = 32
+"""Of those; asyncio's own loop accepts as many in one go as it is told to let wait, and without files left it does little else."""
 MOST_TICKED = 50
 """Connections looked at in one go: each may have a thousand streams, and requests are waiting."""
 
@@ -24,7 +30,9 @@ class Http2Engine:
     def __init__(self, limiter: Limiter, methods: Mapping[str, Method], options: EngineOptions) -> None:
         self._empty = asyncio.Event()
         """The last connection has gone."""
-        self._shared = Shared(limiter, methods, options, asyncio.get_running_loop(), self._empty.set)
+        self._shared = Shared(
+            limiter, methods, options, asyncio.get_running_loop(), self._empty.set, _most_connections()
+        )
         self._server: asyncio.Server | None = None
         self._ticks: asyncio.Task[None] | None = None
 
@@ -39,7 +47,7 @@ class Http2Engine:
     @property
     def streams(self) -> int:
         """How many calls are under way."""
-        return sum(len(peer.connection.streams.open) for peer in self._shared.peers)
+        return self._shared.streams
 
     async def start(self, host: str, port: int) -> int:
         """Listen. Return the port: the one asked for, or for 0 a free one.
@@ -52,10 +60,11 @@ class Http2Engine:
         self._server = await self._shared.loop.create_server(
             lambda: Peer(self._shared),
             sock=listener,
-            backlog=BACKLOG,
+            backlog=ACCEPTED_AT_ONCE,
             ssl=None if tls is None else tls.context,
             ssl_handshake_timeout=None if tls is None else HANDSHAKE_S,
         )
+        listener.listen(BACKLOG)
         self._ticks = self._shared.loop.create_task(self._tick(), name="http2 ticks")
         bound: int = listener.getsockname()[1]
         return bound
@@ -80,12 +89,20 @@ class Http2Engine:
     async def _tick(self) -> None:
         """Let each connection know of each second; some at a time."""
         while True:
+            self._shared.tick()
             peers = list(self._shared.peers)
             turns = range(0, len(peers), MOST_TICKED) or range(1)
             for start in turns:
                 for peer in islice(peers, start, start + MOST_TICKED):
                     peer.tick()
                 await asyncio.sleep(1 / len(turns))
+
+
+def _most_connections() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return min(MOST_CONNECTIONS, max(files - FILES_LEFT, files // 2))
 
 
 async def _listen(host: str, port: int) -> socket.socket:
