@@ -35,6 +35,9 @@ class Calm:
     def earn(self, requests: int) -> None:
         """Note requests that were whole."""
         self.frames = min(self.frames + FRAMES_A_REQUEST * requests, MOST_FRAMES)
+
+    def earn_resets(self, requests: int) -> None:
+        """Note requests that were whole, and not reset before they were read."""
         self.resets = min(self.resets + RESETS_A_REQUEST * requests, MOST_RESETS)
 
     def tick(self) -> None:

@@ -112,6 +112,7 @@ class Connection:
         asks, events = self.requests.take(), self._take_events()
         if events:  # some may be gone: what nobody waits for is not asked
             asks = [ask for ask in asks if ask[0].number in self.streams.open]
+        self.calm.earn_resets(len(asks))
         return asks, events
 
     def _greet(self, data: bytes) -> int:
