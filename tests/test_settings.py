@@ -417,4 +417,4 @@ def test_connections_age_as_in_the_reference() -> None:
 
 def test_engines() -> None:
     """One of two."""
-    assert refused(ENGINE="nginx") == "ENGINE='nginx': must be one of grpcio, http2"
+    assert refused(ENGINE="nginx") == "ENGINE='nginx': must be one of http2, grpcio"
