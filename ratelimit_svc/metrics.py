@@ -8,7 +8,7 @@ Rule 3: labels are bounded: rules by `MOST_RULES`, those with callers' own value
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
 from typing import NamedTuple
@@ -117,6 +117,16 @@ def _zero() -> float:
     return 0
 
 
+class Wire(NamedTuple):
+    """What an engine knows of its callers."""
+
+    connections: int
+    calls: int
+    """Under way."""
+    faults: Mapping[str, int]
+    """Connections ended for what their peers did, by HTTP/2's error code."""
+
+
 @dataclass(slots=True)
 class Gauges:
     """What is read where it lives, when asked; each may be called from another thread."""
@@ -126,6 +136,7 @@ class Gauges:
     plan_memory_entries: Callable[[], float] = _zero
     memory_windows: Callable[[], float] = _zero
     memory_windows_forgotten: Callable[[], float] = _zero
+    wire: Callable[[], Wire | None] = lambda: None
     store_up: Callable[[], float] = _zero
     ready: Callable[[], float] = _zero
 
@@ -227,6 +238,11 @@ def _each(counts: StoreFailures | PolicyDecisions | Loads | Decisions, *before: 
     return [((*before, each.name), getattr(counts, each.name)) for each in fields(counts)]
 
 
+def _wire(read: Callable[[Wire], Samples]) -> Callable[["Metrics"], Samples]:
+    """Read what the engine says; nothing where it does not know."""
+    return lambda metrics: () if (wire := metrics.gauges.wire()) is None else read(wire)
+
+
 def _each_rule(read: Callable[[RuleCounts], Decisions]) -> Callable[[Metrics], Samples]:
     def samples(metrics: Metrics) -> Iterator[tuple[tuple[str, ...], float]]:
         for rule, counts in list(metrics.rules.items()):  # a copy: another thread may add a rule meanwhile
@@ -274,6 +290,12 @@ COUNTERS = (
         "Requests whose meaning was not remembered, and had to be found.",
         _one(lambda m: m.plan_memory_misses),
     ),
+    Row(
+        "ratelimit_svc_grpc_faults_total",
+        "Connections ended for what the caller did, by HTTP/2's error code (ENGINE=http2).",
+        _wire(lambda wire: [((code,), ended) for code, ended in wire.faults.items()]),
+        ("code",),
+    ),
     Row("ratelimit_svc_rules_loads_total", "Attempts to load rules.", lambda m: _each(m.rules_loads), ("result",)),
 )
 GAUGES = (
@@ -295,6 +317,8 @@ GAUGES = (
         "Windows forgotten before their end because there were too many (MEMORY_STORE_KEYS).",
         _one(lambda m: m.gauges.memory_windows_forgotten()),
     ),
+    Row("ratelimit_svc_grpc_connections", "Open (ENGINE=http2).", _wire(lambda wire: [((), wire.connections)])),
+    Row("ratelimit_svc_grpc_calls", "Under way (ENGINE=http2).", _wire(lambda wire: [((), wire.calls)])),
     Row("ratelimit_svc_store_up", "1 if the store answers.", _one(lambda m: m.gauges.store_up())),
     Row("ratelimit_svc_ready", "1 if this replica is ready.", _one(lambda m: m.gauges.ready())),
 )

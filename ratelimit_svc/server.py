@@ -73,7 +73,7 @@ async def serve(settings: Settings) -> None:
         life.callback(limiter.close)
         watched = WireHealth()
         engine = engine_named(settings.engine)(limiter, methods(watched), _engine_options(settings, state))
-        state.measure(limiter, local)
+        state.measure(limiter, local, engine)
         if settings.shadow_mode:
             log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
 

@@ -59,6 +59,9 @@ class GrpcioEngine:
         """Accept nothing more and wait; see `engine.Engine`."""
         await self._server.stop(grace_s)
 
+    def wire(self) -> None:
+        """Return nothing: the library does not tell."""
+
     async def _should_rate_limit(self, data: bytes, context: Context) -> bytes:
         try:
             return await self._limiter.ask(data, timeout_s=context.time_remaining())

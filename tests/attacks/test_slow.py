@@ -40,12 +40,12 @@ async def seconds(served: Served, count: int) -> None:
 @asynccontextmanager
 async def connected(served: Served, data: bytes):
     """A connection that has said this, and is known to the engine."""
-    before = engine_of(served).connections
+    before = engine_of(served).wire().connections
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     try:
         writer.write(data)
         await writer.drain()
-        await until(lambda: engine_of(served).connections > before)
+        await until(lambda: engine_of(served).wire().connections > before)
         said = [peer.connection for peer in engine_of(served)._shared.peers]
         await until(lambda: not data or all(each._greeted or each._rest for each in said))
         yield reader, writer
@@ -76,7 +76,7 @@ async def test_half_open_connections_are_closed(served, case):
     data, code = SLOW[case]
     async with connected(served, data) as (reader, _):
         await seconds(served, MOST_TICKS)
-        assert engine_of(served).connections == 1
+        assert engine_of(served).wire().connections == 1
         await seconds(served, 1)
         assert await last_word(reader) is code
     assert (await served.ask()).overall_code == 1
@@ -89,13 +89,13 @@ async def test_a_message_that_never_ends_is_given_up(served):
         await until(lambda: engine_of(served)._shared.unfinished.bytes > 0)
         await seconds(served, MOST_TICKS + 1)
         assert engine_of(served)._shared.unfinished.bytes == 0
-        assert engine_of(served).streams == 0
+        assert engine_of(served).wire().calls == 0
         writer.write(ping())
         data = b""
         async with asyncio.timeout(10):
             while b"12345678" not in data:
                 data += await reader.read(1000)
-    assert engine_of(served).streams == 0
+    assert engine_of(served).wire().calls == 0
 
 
 async def test_one_byte_a_second(served):
@@ -105,7 +105,7 @@ async def test_one_byte_a_second(served):
         for byte in data[30:]:
             writer.write(bytes((byte,)))
             await seconds(served, 1)
-            if not engine_of(served).connections or reader.at_eof():
+            if not engine_of(served).wire().connections or reader.at_eof():
                 break
         assert await last_word(reader) is ErrorCode.PROTOCOL_ERROR
 
@@ -120,7 +120,7 @@ async def test_a_silent_peer_is_asked_and_then_given_up(served):
                 while chunk := await reader.read(1000):
                     data += chunk
         assert b"anybody?" in data
-        await until(lambda: not engine_of(served).connections)
+        await until(lambda: not engine_of(served).wire().connections)
 
 
 async def test_a_peer_that_does_not_read_is_given_up(served):
@@ -134,9 +134,9 @@ async def test_a_peer_that_does_not_read_is_given_up(served):
         said = served.methods.poured
         await seconds(served, MOST_STUCK)
         assert served.methods.poured <= said + 2
-        assert engine_of(served).connections == 1
+        assert engine_of(served).wire().connections == 1
         await seconds(served, 1)
-        await until(lambda: not engine_of(served).connections)
+        await until(lambda: not engine_of(served).wire().connections)
     assert (await served.ask()).overall_code == 1
 
 
@@ -147,10 +147,10 @@ async def test_idle_connections_leave_when_they_are_scarce(served):
     async with connected(served, HELLO), connected(served, HELLO + watch):
         shared.most_connections = 2
         await seconds(served, MOST_IDLE + 1 + LAST_WORDS + 1)
-        await until(lambda: engine_of(served).connections == 1)
-        assert engine_of(served).streams == 1
+        await until(lambda: engine_of(served).wire().connections == 1)
+        assert engine_of(served).wire().calls == 1
         async with connected(served, HELLO):
-            assert engine_of(served).connections == 2
+            assert engine_of(served).wire().connections == 2
             reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
             with suppress(ConnectionError):  # it is turned away
                 assert await reader.read() == b""
@@ -161,6 +161,6 @@ async def test_requests_are_not_waited_for_when_they_are_very_many(served):
     """More streams than there should be: those that have not come to their end have a second."""
     engine_of(served)._shared.many_streams = 3
     async with connected(served, HELLO + SETTINGS_ACK + b"".join(head(number) for number in (1, 3, 5, 7))):
-        await until(lambda: engine_of(served).streams == 4)
+        await until(lambda: engine_of(served).wire().calls == 4)
         await seconds(served, FEW_TICKS + 1)
-        assert engine_of(served).streams == 0
+        assert engine_of(served).wire().calls == 0

@@ -44,7 +44,7 @@ def test_a_block_that_cannot_be_decoded_ends_the_connection(case, table):
             number = 5
         client.send(head(number, block({":path": OTHER})))
         if kind == "refused":
-            client.connection.leave()
+            client.connection.control.leave()
             client.heard()
         data = (b"" if kind == "trailers" else block()) + BROKEN[case]
         if kind == "trailers" and case.endswith("after a field"):

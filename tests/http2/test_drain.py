@@ -41,7 +41,7 @@ def test_blocks_of_late_calls_are_decoded():
     """The table has to keep up: a field that a late call put into it is what the next trailers mean."""
     client = Client()
     client.send(head(1, block({":path": OTHER})))
-    client.connection.leave()
+    client.connection.control.leave()
     client.heard()
     named = {":method": "POST", ":scheme": "http", ":path": "/x", "content-type": "application/grpc", "x-late": "1"}
     client.send(head(3, client.encoder.encode(named.items()), end=True))
@@ -54,9 +54,9 @@ def test_blocks_of_late_calls_are_decoded():
 def test_a_drain_and_a_leave_are_said_once():
     """However often they are asked for."""
     client = draining()
-    client.connection.leave()
+    client.connection.control.leave()
     client.connection.drain()
-    client.connection.leave()
+    client.connection.control.leave()
     assert client.heard() == []
 
 
@@ -112,7 +112,7 @@ def test_an_answer_after_the_end_goes_nowhere():
 def test_silence_is_asked_about():
     """And an answer to that is no answer to a drain."""
     client = Client()
-    client.connection.ask_alive()
+    client.connection.control.ask_alive()
     assert client.heard() == [f"ping {ALIVE_PING!r}"]
     assert client.send(ping(ALIVE_PING, ACK)) == []
     assert not client.connection.done

@@ -59,7 +59,7 @@ def do(client: Client, step: str) -> None:
         case "drain":
             connection.drain()
         case "leave":
-            connection.leave()
+            connection.control.leave()
 
 
 @settings(max_examples=300)

@@ -69,8 +69,10 @@ class Connection:
         self.requests = Requests(self.streams, self.outgoing, self.calm, unfinished, most_message_bytes)
         self.over = False
         """Nothing that comes is read any more; `outgoing` may hold a last word."""
+        self.fault = ErrorCode.NO_ERROR
+        """Why, if that was the peer's doing."""
         self._table = Table(blocks, self.calm)
-        self._control = Control(self.outgoing, self.streams, self._table, self.calm)
+        self.control = Control(self.outgoing, self.streams, self._table, self.calm)
         self._rest = b""
         self._greeted = False
         self._expecting = True
@@ -84,7 +86,7 @@ class Connection:
         """Bytes of DATA that may hold a message by itself."""
         self._ticks = 0
         """Seconds that the connection waits for the rest of something."""
-        self._control.hello()
+        self.control.hello()
         self.outgoing.take_room(0, WINDOW - FIRST_WINDOW)
 
     # ── bytes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -183,7 +185,7 @@ class Connection:
             elif kind == Kind.RST_STREAM:
                 self._on_reset(number, payload)
             else:
-                self._control.frame(kind, flags, number, payload)
+                self.control.frame(kind, flags, number, payload)
         except StreamFault as fault:
             self._reset(number, fault)
 
@@ -235,7 +237,7 @@ class Connection:
             raise StreamFault(ErrorCode.REFUSED_STREAM, f"more than {MOST_STREAMS} streams")
         self.requests.begin(number, head, ended=ended)
         if head.refusal is None:
-            self._control.ask_for_no_table()
+            self.control.ask_for_no_table()
 
     def _on_trailers(self, stream: Stream, block: bytes, fault: StreamFault | None, *, ended: bool) -> None:
         """§8.1: the fields after the messages."""
@@ -306,29 +308,22 @@ class Connection:
                 self.fail(code, "the rest of a frame, a header block or the preface did not come in time")
         return self._take_events()
 
-    def ask_alive(self) -> None:
-        """Ask the peer whether it is there."""
-        self._control.ask_alive()
-
     def drain(self) -> None:
         """Ask the peer to go elsewhere with new calls: at first without refusing any, since some are under way (§6.8)."""
         if self._greeted:
-            self._control.drain()
+            self.control.drain()
         else:
-            self._control.leave()
-
-    def leave(self) -> None:
-        """Take no new calls any more."""
-        self._control.leave()
+            self.control.leave()
 
     @property
     def done(self) -> bool:
         """Whether one side leaves, and nothing is under way."""
-        return self._control.leaving and not self.streams.open
+        return self.control.leaving and not self.streams.open
 
     def fail(self, code: ErrorCode, text: str) -> None:
         """End the connection, for what the peer did or did not do."""
         if not self.over:
+            self.fault = code
             self.outgoing.parts.append(frames.goaway(self.streams.last, code, text))
             self._forget_all()
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from itertools import islice
 
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.metrics import Wire
 from ratelimit_svc.wire.calls import Method
 from ratelimit_svc.wire.engine import EngineOptions
 from ratelimit_svc.wire.http2.peer import Peer, Shared
@@ -37,17 +38,12 @@ class Http2Engine:
         self._ticks: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Http2Engine: {self.connections} connections, {self.streams} calls under way>"
+        return f"<Http2Engine: {len(self._shared.peers)} connections, {self._shared.streams} calls under way>"
 
-    @property
-    def connections(self) -> int:
-        """How many are open."""
-        return len(self._shared.peers)
-
-    @property
-    def streams(self) -> int:
-        """How many calls are under way."""
-        return self._shared.streams
+    def wire(self) -> Wire:
+        """Return what it knows of its callers; see `wire.engine.Engine`."""
+        faults = {code.name: ended for code, ended in self._shared.faults.copy().items()}
+        return Wire(len(self._shared.peers), self._shared.streams, faults)
 
     async def start(self, host: str, port: int) -> int:
         """Listen. Return the port: the one asked for, or for 0 a free one.

@@ -61,6 +61,8 @@ class Shared:
     peers: set["Peer"] = field(default_factory=set)
     calls: dict[Call, "Peer"] = field(default_factory=dict)
     """Those with a task of their own, the oldest first, and whose they are."""
+    faults: Counter[ErrorCode] = field(default_factory=Counter)
+    """Connections ended for what their peers did."""
     many_streams: int = MANY_STREAMS
     patience: int = MOST_TICKS
     """Seconds that a request may take to come."""
@@ -74,7 +76,7 @@ class Shared:
     @property
     def streams(self) -> int:
         """How many calls are under way."""
-        return sum(len(peer.connection.streams.open) for peer in self.peers)
+        return sum(len(peer.connection.streams.open) for peer in list(self.peers))
 
     def tick(self) -> None:
         """Note that a second has passed."""
@@ -236,6 +238,8 @@ class Peer(asyncio.Protocol):
         if self._said_last or self._transport.is_closing():
             return
         self._said_last, self._leaving = True, 1
+        if self.connection.fault is not ErrorCode.NO_ERROR:
+            self._shared.faults[self.connection.fault] += 1
         if not self._transport.can_write_eof():  # TLS
             self._transport.close()
             return
@@ -309,7 +313,7 @@ class Peer(asyncio.Protocol):
         self._stuck += self._paused
         self._leaving += self._leaving > 0
         if self._silent == ALIVE_AFTER:
-            self.connection.ask_alive()
+            self.connection.control.ask_alive()
         elif self._silent >= DEAD_AFTER or self._stuck > MOST_STUCK:
             self._transport.abort()
         elif self._silent > MOST_IDLE and self._shared.crowded and not self.connection.streams.open:
@@ -318,7 +322,7 @@ class Peer(asyncio.Protocol):
             if self.connection.over:
                 self._transport.abort()
             else:
-                self.connection.leave()
+                self.connection.control.leave()
         if self._outgoing.parts or self.connection.done:
             self.flush()
 
