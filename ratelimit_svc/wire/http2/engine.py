@@ -10,6 +10,7 @@ from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics import Wire
 from ratelimit_svc.wire.calls import Method
 from ratelimit_svc.wire.engine import EngineOptions
+from ratelimit_svc.wire.http2.frames import ErrorCode
 from ratelimit_svc.wire.http2.peer import Peer, Shared
 
 BACKLOG = 1024
@@ -42,7 +43,7 @@ class Http2Engine:
 
     def wire(self) -> Wire:
         """Return what it knows of its callers; see `wire.engine.Engine`."""
-        faults = {code.name: ended for code, ended in self._shared.faults.copy().items()}
+        faults = {code.name: self._shared.faults[code] for code in ErrorCode if code is not ErrorCode.NO_ERROR}
         return Wire(len(self._shared.peers), self._shared.streams, faults)
 
     async def start(self, host: str, port: int) -> int:
