@@ -32,6 +32,8 @@ class Allowed(NamedTuple):
     name: str
     why: str
     applies: Callable[[Case], bool]
+    goes_on: bool = False
+    """Both mean the same by what follows, as long as neither has ended the connection."""
 
 
 QUIET = Step()
@@ -116,8 +118,13 @@ ALLOWED = (
     ),
     Allowed(
         "after our reset",
-        "§5.1: what comes on a stream that we reset is ignored; h2 resets it again",
-        lambda case: case.ours == QUIET and [code for _, code in case.theirs.resets] == [ErrorCode.STREAM_CLOSED],
+        "§5.1: what comes on a stream that we reset is ignored; h2 resets it again, or ends the connection if both had ended it",
+        lambda case: (
+            case.ours == QUIET
+            and case.connection.streams.was_reset(case.piece.number)
+            and ErrorCode.STREAM_CLOSED in (case.theirs.over, *(code for _, code in case.theirs.resets))
+        ),
+        goes_on=True,
     ),
     Allowed(
         "too much",
@@ -169,12 +176,12 @@ ALLOWED = (
     ),
     Allowed(
         "all padding",
-        "§6.2: HEADERS may be all padding; h2 cuts the payload before the padding's length is taken off",
+        "§6.2: HEADERS may be all padding, and no priority lies in it; h2 refuses the one, and reads the other",
         lambda case: (
             case.piece.kind == Kind.HEADERS
             and case.piece.has(PADDED)
             and len(case.piece.payload) - 1 - case.piece.payload[0] in range(6)
-            and case.theirs.over == ErrorCode.PROTOCOL_ERROR
+            and (case.theirs.over == ErrorCode.PROTOCOL_ERROR or case.piece.has(PRIORITY))
         ),
     ),
     Allowed(
@@ -189,6 +196,15 @@ ALLOWED = (
             case.piece.kind in (Kind.DATA, Kind.HEADERS, Kind.CONTINUATION)
             and case.resets(ErrorCode.PROTOCOL_ERROR)
             and case.theirs.over == ErrorCode.PROTOCOL_ERROR
+        ),
+    ),
+    Allowed(
+        "lengths in trailers",
+        "RFC 9110 §6.5.1: a content-length in trailers says nothing about the message; h2 reads it",
+        lambda case: (
+            case.piece.kind in (Kind.HEADERS, Kind.CONTINUATION)
+            and case.ours.over is None
+            and "content-length" in case.theirs.why
         ),
     ),
     Allowed(

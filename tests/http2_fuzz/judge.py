@@ -47,7 +47,7 @@ def compare(pieces: Sequence[Piece], blocks: Blocks) -> list[str]:
                 allowed = find(Case(piece, step, theirs, ours.connection))
                 assert allowed is not None, f"{piece}\n ours   {step}\n theirs {theirs}"
                 met.append(allowed.name)
-                comparing = False
+                comparing = allowed.goes_on and theirs.over is None
         if ours.connection.over:
             break
         comparing = comparing and piece.kind not in ACTS - ON_CALLS

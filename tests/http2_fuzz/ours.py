@@ -39,6 +39,8 @@ class Step:
 
     over: int | None = None
     """The connection has ended, with this code."""
+    why: str = field(default="", compare=False)
+    """And what h2 says about that."""
     resets: list[tuple[int, int]] = field(default_factory=list)
     acks: int = 0
     pongs: list[bytes] = field(default_factory=list)

@@ -90,9 +90,9 @@ class Second:
             for event in self.h2.receive_data(data):
                 self._happened(event, step)
         except ProtocolError as error:
-            over = int(error.error_code)
+            over, step.why = int(error.error_code), str(error)
         said = self._said.read(self.h2.data_to_send())
-        said.asks, said.calls = step.asks, step.calls
+        said.asks, said.calls, said.why = step.asks, step.calls, step.why
         said.resets += self._resets
         self._resets.clear()
         said.over = over if over is not None else said.over

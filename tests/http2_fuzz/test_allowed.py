@@ -19,6 +19,11 @@ def head(number: int, *more: tuple[bytes, bytes], flags: int = END_HEADERS) -> F
     return Frame(Kind.HEADERS, flags, number, Encoder().encode(fields))
 
 
+def trailers(number: int, *fields: tuple[bytes, bytes]) -> Frame:
+    """Return the HEADERS that end a request."""
+    return Frame(Kind.HEADERS, END_HEADERS | END_STREAM, number, Encoder().encode(fields))
+
+
 HELLO = (Frame(Kind.SETTINGS), Frame(Kind.SETTINGS, ACK))
 NO_TABLE_KNOWN = Frame(Kind.SETTINGS, ACK)
 CALLED = (head(1), Frame(Kind.DATA, END_STREAM, 1, MESSAGE))
@@ -46,6 +51,12 @@ EXAMPLES: dict[str, tuple[Frame, ...]] = {
     "all padding": (*HELLO, Frame(Kind.HEADERS, PADDED, 1, padded(b"", 9))),
     "extensions": (*HELLO, Frame(0xA)),
     "malformed": (*HELLO, head(1, (b"content-length", b"4"), *CALL), Frame(Kind.DATA, 0, 1, MESSAGE)),
+    "lengths in trailers": (
+        *HELLO,
+        head(1),
+        Frame(Kind.DATA, 0, 1, MESSAGE),
+        trailers(1, (b"content-length", b"many")),
+    ),
     "no larger table": (
         *HELLO,
         head(1),

@@ -40,6 +40,11 @@ class Frame(NamedTuple):
         return FRAME.pack(length >> 8, length & 0xFF, self.kind, self.flags, self.number) + self.payload
 
 
+def any_of(*strategies: st.SearchStrategy) -> st.SearchStrategy:
+    """One of these, each as likely (`one_of` would count the alternatives within them)."""
+    return st.sampled_from(strategies).flatmap(lambda one: one)
+
+
 # ── what clients send ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -50,7 +55,7 @@ CALL: Fields = ((b"te", b"trailers"), (b"content-type", b"application/grpc"))
 paths = st.sampled_from((QUICK_PATH.encode(), QUICK_PATH.encode(), b"/grpc.health.v1.Health/Watch", b"/nobody/knows"))
 
 hexes = st.integers(0, 2**64 - 1).map(lambda number: b"%016x" % number)
-extras = st.one_of(
+extras = any_of(
     hexes.map(lambda text: (b"traceparent", b"00-" + text * 2 + b"-" + text + b"-01")),
     hexes.map(lambda text: (b"x-request-id", text)),
     st.sampled_from(
@@ -114,6 +119,21 @@ class Call:
     """Ends with an empty DATA frame."""
 
 
+@dataclass(frozen=True)
+class Resize:
+    """The client's table gets another size."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Again:
+    """The last call is made again, with another traceparent."""
+
+    field: tuple[bytes, bytes]
+    times: int
+
+
 def messages(parts: list[bytes], *, compressed: bool) -> bytes:
     """Return messages in gRPC's frames."""
     some = [gzip.compress(part, mtime=0) if compressed else part for part in parts]
@@ -123,7 +143,7 @@ def messages(parts: list[bytes], *, compressed: bool) -> bytes:
 @st.composite
 def calls(draw) -> Call:
     """A call: mostly of one message, as Envoy makes it."""
-    usual = draw(st.integers(0, 3)) > 0
+    usual = draw(st.sampled_from((True, True, False)))
     own = draw(st.lists(extras, max_size=3))
     fields = (*SOUND, (b":path", draw(paths)), *CALL, *own)
     if usual:
@@ -132,11 +152,12 @@ def calls(draw) -> Call:
     compressed = draw(st.booleans())
     if compressed:
         fields = (*fields, (b"grpc-encoding", b"gzip"))
-    if draw(st.integers(0, 4)) == 0:
+    if draw(st.sampled_from((True, False, False))):
         at = draw(st.integers(0, len(fields)))
         fields = (*fields[:at], draw(oddities), *fields[at:])
-    if draw(st.integers(0, 9)) == 0:
-        fields = tuple(field for number, field in enumerate(fields) if number != draw(st.integers(0, 5)))
+    if draw(st.sampled_from((True, *[False] * 9))):
+        left_out = draw(st.integers(0, 5))
+        fields = (*fields[:left_out], *fields[left_out + 1 :])
     parts = draw(st.lists(st.binary(max_size=8) | st.integers(0, 5000).map(bytes), max_size=3))
     return Call(
         fields,
@@ -147,8 +168,8 @@ def calls(draw) -> Call:
         head_cut=draw(st.none() | st.integers(0, 30)),
         huffman=draw(st.booleans()),
         sensitive=draw(st.booleans()),
-        trailers=draw(st.none() | st.just(()) | st.lists(extras | oddities, max_size=2).map(tuple)),
-        end=draw(st.integers(0, 4)) > 0,
+        trailers=draw(st.none() | st.just(()) | st.lists(any_of(extras, oddities), max_size=2).map(tuple)),
+        end=draw(st.sampled_from((True, True, True, False))),
         bare=draw(st.booleans()),
     )
 
@@ -161,11 +182,24 @@ class Client:
         self._next = 1
         self._obeys = obeys
         self._acknowledged = False
+        self._last: Call | None = None
 
     def resize(self, size: int) -> None:
         """Give the table another size, of a client that does not know that it shall keep none."""
         if not self._obeys:
             self._encoder.header_table_size = size
+
+    def means(self, step: Call | Again | Resize | Frame) -> list[Call]:
+        """Return the calls that a step makes."""
+        if isinstance(step, Resize):
+            self.resize(step.size)
+        elif isinstance(step, Call):
+            self._last = step
+            return [step]
+        elif isinstance(step, Again) and self._last is not None:
+            usual = tuple(field for field in self._last.fields if field[0] != step.field[0])
+            return [replace(self._last, fields=(*usual, step.field))] * step.times
+        return []
 
     def acknowledges(self) -> list[Frame]:
         """Acknowledge, once, that no table is to be kept, which we ask with the first call; and keep none if it obeys."""
@@ -255,7 +289,9 @@ settings = st.lists(st.sampled_from(SETTINGS), max_size=3).map(
     lambda pairs: b"".join(name.to_bytes(2, "big") + four(value) for name, value in pairs)
 )
 
-controls = st.one_of(
+grants = frames(st.just(Kind.WINDOW_UPDATE), st.just(0), numbers, st.sampled_from((1, 5, 100, 70000)).map(four))
+controls = any_of(
+    grants,
     frames(st.just(Kind.WINDOW_UPDATE), st.just(0), numbers, small.map(four)),
     frames(st.just(Kind.SETTINGS), st.just(0), st.just(0), settings),
     frames(st.just(Kind.PING), st.sampled_from((0, 0, ACK)), st.just(0), hexes.map(lambda text: text[:8])),
@@ -273,29 +309,23 @@ acts = frames(often, st.sampled_from((0, 0, 0, 1, 12, 255)), st.integers(0, 3), 
 rare_acts = frames(st.sampled_from((Act.TICK, Act.TICK, Act.DRAIN, Act.LEAVE, Act.ASK_ALIVE)))
 
 
-@dataclass(frozen=True)
-class Resize:
-    """The client's table gets another size."""
-
-    size: int
-
-
-steps = st.one_of(calls(), calls(), calls(), acts, controls, st.sampled_from((0, 100, 4096)).map(Resize))
+agains = st.builds(Again, extras, st.integers(1, 3))
+resizes = st.sampled_from((0, 100, 4096)).map(Resize)
+steps = any_of(calls(), calls(), agains, agains, acts, acts, acts, controls, controls, resizes)
+first_windows = st.sampled_from((0, 0, 5, 20, 65535, 65535)).map(lambda value: b"\0\4" + four(value))
 
 
 @st.composite
 def connections(draw) -> list[Frame]:
     """A connection without its preface."""
-    client = Client(obeys=draw(st.integers(0, 3)) > 0)
-    frames = [Frame(Kind.SETTINGS, 0, 0, draw(settings) if draw(st.booleans()) else b""), Frame(Kind.SETTINGS, ACK)]
+    client = Client(obeys=draw(st.sampled_from((True, True, False))))
+    frames = [Frame(Kind.SETTINGS, 0, 0, draw(any_of(first_windows, settings))), Frame(Kind.SETTINGS, ACK)]
     waiting: list[Iterator[list[Frame]]] = []
-    for step in draw(st.lists(steps, min_size=1, max_size=8)):
+    for step in [draw(calls()), *draw(st.lists(steps, max_size=12))]:
         if isinstance(step, Frame):
             frames.append(step)
-        elif isinstance(step, Resize):
-            client.resize(step.size)
-        else:
-            begun = client.frames(step)
+        for call in client.means(step):
+            begun = client.frames(call)
             frames += [*next(begun), *client.acknowledges()]
             waiting.append(begun)
         for _ in range(draw(st.integers(0, 3)) if waiting else 0):
@@ -303,6 +333,6 @@ def connections(draw) -> list[Frame]:
     for one in waiting:
         for some in one:
             frames += some
-    if draw(st.integers(0, 7)) == 0:
+    if draw(st.sampled_from((True, *[False] * 9))):
         frames.insert(draw(st.integers(2, len(frames))), draw(rare_acts))
-    return [*frames, *draw(st.lists(acts, max_size=2))]
+    return [*frames, *draw(st.lists(any_of(acts, grants), max_size=4))]
