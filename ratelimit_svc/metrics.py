@@ -35,6 +35,10 @@ LATENCY_BOUNDS_US = (100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000,
 """From a Redis next door to one second; Envoy gives up after 20 ms by default."""
 
 
+_GATE, _REFUND = Role.GATE, Kind.REFUND
+"""By names of their own: to find a member in its class takes 50 ns, each time."""
+
+
 @dataclass(slots=True)
 class Decisions:
     """How often a rule said what."""
@@ -170,12 +174,13 @@ class Metrics:
 
     def granted(self, plan: Plan, grant: Grant, n: int = 1) -> None:
         """Count n requests that were charged, on each of their rules."""
-        for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
-            if charge.kind is Kind.REFUND:
+        for place, charge in enumerate(plan.charges):
+            fits = grant.outcomes[place].fits_in_us == 0
+            if charge.kind is _REFUND:
                 if charge.hits:  # else its rule forbids it
                     self._count(charge, "refunded", n)
-            elif outcome.fits_in_us == 0 or (charge.role is Role.GATE and not grant.overdrawn):
-                counts = self.rule(charge.label, charge.rule.id)
+            elif fits or (charge.role is _GATE and not grant.overdrawn):
+                counts = self.rules.get(charge.label) or self.rule(charge.label, charge.rule.id)
                 counts.requests.allowed += n
                 counts.hits.allowed += n * charge.hits
             elif grant.overdrawn and charge.role is not Role.SHADOW and charge.overdraft is Overdraft.AUTO:

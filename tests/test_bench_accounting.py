@@ -12,10 +12,12 @@ import pytest
 from redis import Redis
 
 from ratelimit_svc.demo.child import Child
+from ratelimit_svc.demo.parts import valkey
 from tests.bench import cost, report
 from tests.bench.cell import Bench, cores, measure, on_core
 from tests.bench.figures import Books, Figures, figures, middle, percentile
-from tests.bench.servers import DEFAULT_ENGINE, engine, peer
+from tests.bench.load import answers
+from tests.bench.servers import DEFAULT_ENGINE, Server, decided_by_policy, engine, peer
 from tests.bench.soak import soak
 from tests.bench.watching import FILES_LEFT, GROWTH, Sample, findings, table
 from tests.bench.workloads import WORKLOADS
@@ -89,14 +91,14 @@ USED = Books(
     redis_cpu_s=0.5,
     generator_cpu_s=0.25,
     server_core_s=1.98,
-    generator_core_s=1.0,
+    generator_core_s=0.8,
     commands=Counter(evalsha=20, get=80),
 )
 
 
 def counted(used: Books = USED, answers=(3, 900, 100)) -> Figures:
     latencies = [number / 1000 for number in range(sum(answers), 0, -1)]
-    return figures(used, answers=answers, latencies_s=latencies, silence_s=0.02, peak_mb=50)
+    return figures(used, answers=answers, latencies_s=latencies, silence_s=0.02, peak_mb=50, by_policy=0)
 
 
 def test_costs_are_per_decision():
@@ -104,7 +106,7 @@ def test_costs_are_per_decision():
     one = counted()
     assert (one.requests_per_s, one.server_us, one.redis_us, one.generator_us) == (500, 1900, 500, 250)
     assert (one.redis_operations, one.ok, one.over_limit, one.errors) == (0.1, 900, 100, 3)
-    assert (one.server_busy, one.server_core, one.generator_core) == (0.95, 0.99, 0.5)
+    assert (one.server_busy, one.server_core, one.generator_busy, one.generator_core) == (0.95, 0.99, 0.375, 0.4)
     assert (one.p50_ms, one.longest_ms, one.silence_ms) == pytest.approx((502, 1003, 20))
     with pytest.raises(ValueError, match=r"no decision in 2\.0 s, 7 errors"):
         counted(answers=(7, 0, 0))
@@ -113,7 +115,7 @@ def test_costs_are_per_decision():
 def test_books_are_read_twice():
     """Of everything, the difference counts."""
     later = Books(5.0, 2.9, 0.75, 1.25, 4.0, 3.0, Counter(evalsha=21, get=80, set=1))
-    assert later - USED == Books(3.0, 1.0, 0.25, 1.0, 2.02, 2.0, Counter(evalsha=1, set=1))
+    assert later - USED == Books(3.0, 1.0, 0.25, 1.0, 2.02, 2.2, Counter(evalsha=1, set=1))
 
 
 @pytest.mark.parametrize(("part", "expected"), [(0.5, 2), (0.51, 3), (0.75, 3), (0.99, 4), (1, 4), (0, 1)])
@@ -129,13 +131,40 @@ def test_the_middle_is_the_median_of_each_figure_and_the_sum_of_errors():
     assert (one.server_us, one.p50_ms, one.errors) == (11, 3, 15)
 
 
+async def test_answers_without_redis_are_told(tmp_path):
+    """What a policy answers is no decision of Redis's, and costs less: the line says how many there were."""
+    core, others = cores()
+    with on_core(others):
+        async with valkey(tmp_path / "store") as away:
+            server = Server(engine(DEFAULT_ENGINE), away, folder=tmp_path / "server", core=core)
+            await server.start()
+        try:
+            assert await server.by_policy() == 0
+            assert await answers(server.port)
+            assert await server.by_policy() == 1
+        finally:
+            await server.stop()
+    assert decided_by_policy("404 page not found\n") == 0
+    told = report.note([replace(counted(), by_policy=1), counted()])
+    assert told == "1 were decided without Redis"
+
+
 @pytest.mark.parametrize(
-    ("server", "generator", "limited"),
-    [(0.6, 0.99, True), (0.94, 0.95, True), (0.99, 0.99, False), (0.6, 0.9, False), (0.99, 0.5, False)],
+    ("server", "generator", "others", "limited"),
+    [
+        (0.6, 0.99, 0.0, True),
+        (0.94, 0.95, 0.05, True),
+        (0.99, 0.99, 0.0, False),
+        (0.6, 0.9, 0.0, False),
+        (0.99, 0.5, 0.0, False),
+        (0.6, 0.99, 0.5, False),
+    ],
 )
-def test_the_generator_was_the_limit_when_only_its_core_was_full(server, generator, limited):
-    """A server that was full was the limit, and where neither was, the way between them."""
-    one = replace(counted(), server_core=server, server_busy=server, generator_core=generator)
+def test_the_generator_was_the_limit_when_only_its_core_was_full(server, generator, others, limited):
+    """A server that was full was the limit; where neither was, the way between them; and others, where they were."""
+    one = replace(
+        counted(), server_core=server, server_busy=server, generator_core=generator, generator_busy=generator - others
+    )
     assert one.generator_limited is limited
     shown = report.table({("hot", "go"): [counted()], ("hot", "ours"): [one]}, "go")
     assert ("the generator was the limit (1 of 1)" in shown) is limited
@@ -144,12 +173,12 @@ def test_the_generator_was_the_limit_when_only_its_core_was_full(server, generat
 
 def test_ratios_are_against_the_first_and_a_shared_core_is_told():
     """In the table, in Markdown; and JSON has every round."""
-    ours = replace(counted(), server_us=190.0, server_busy=0.7)
+    ours = replace(counted(), server_us=190.0, server_busy=0.7, generator_busy=0.2)
     rounds = {("hot", "go"): [counted()], ("hot", "ours"): [ours] * 3, ("idle", "ours"): [ours]}
     head, go, hot, idle = report.table(rounds, "go").splitlines()
     assert head.split()[-2:] == ["go", "÷"]
     assert go.split()[-1] == "1.0"
-    assert hot.endswith("10.0  others took 29% of the server's core")
+    assert hot.endswith("10.0  others took 29% of the server's core; others took 20% of the generator's core")
     assert "–" in idle
     assert report.markdown(rounds, "go").splitlines() == [
         "|  | go: server µs (req/s; p99 ms) | ours: server µs (req/s; p99 ms) | go ÷ ours |",

@@ -4,10 +4,7 @@ import asyncio
 from collections import Counter
 from itertools import islice
 
-import h2.config
-import h2.connection
 import h2.errors
-import h2.events
 import h2.settings
 import hpack
 import pytest
@@ -18,6 +15,7 @@ from tests.bench import frames
 from tests.bench.connection import ERROR, OK, OVER_LIMIT, Connection, Tally
 from tests.bench.load import connect, rest
 from tests.bench.workloads import RULES, TENANTS, WORKLOADS, traceparents
+from tests.h2_server import H2Server
 
 HEADERS = [*frames.ENVOY_HEADERS]
 TRACED = [*HEADERS, ("traceparent", next(traceparents())[-frames.TRACEPARENT_SIZE :].decode())]
@@ -99,46 +97,6 @@ async def test_the_service_has_counted_what_the_generator_has(tmp_path):
         assert await replica.metric("ratelimit_svc_rule_decisions_total") == hits
 
 
-class H2Server(asyncio.Protocol):
-    """A server by h2, which raises on whatever breaks the protocol. How each request is answered is a test's to say."""
-
-    def __init__(self, answer, settings) -> None:
-        self._answer = answer
-        self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
-        self._h2.local_settings = h2.settings.Settings(client=False, initial_values=settings)
-        self.requests = 0
-        self.headers: list[list[tuple[str, str]]] = []
-        self.under_way: set[int] = set()
-        self.most_under_way = 0
-        self.pings = 0
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self._h2.initiate_connection()
-        self._h2.ping(b"are you?")
-        self.flush()
-
-    def data_received(self, data):
-        for event in self._h2.receive_data(data):
-            if isinstance(event, h2.events.RequestReceived):
-                self.headers.append([(str(name), str(value)) for name, value in event.headers])
-                self.under_way.add(event.stream_id)
-                self.most_under_way = max(self.most_under_way, len(self.under_way))
-            elif isinstance(event, h2.events.PingAckReceived):
-                self.pings += 1
-            elif isinstance(event, h2.events.DataReceived):
-                self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            elif isinstance(event, h2.events.StreamEnded):
-                self.requests += 1
-                self.under_way.discard(event.stream_id)
-                self._answer(self, self._h2, event.stream_id)
-        self.flush()
-
-    def flush(self):
-        if not self.transport.is_closing():
-            self.transport.write(self._h2.data_to_send())
-
-
 def whole(_, conn, stream, *, code=OK, pieces=1):
     """Answer as a gRPC server does, the message in so many frames."""
     conn.send_headers(stream, [(":status", "200"), ("content-type", "application/grpc")])
@@ -184,6 +142,13 @@ def unknown(server, conn, stream):
     whole(server, conn, stream, code=0)
 
 
+def no_table_from_now_on(server, conn, stream):
+    """Answer, and with the tenth answer say so, as our own engine does with its first."""
+    if server.requests == 10:
+        conn.update_settings({h2.settings.SettingCodes.HEADER_TABLE_SIZE: 0})
+    whole(server, conn, stream)
+
+
 def over(server, conn, stream):
     whole(server, conn, stream, code=OVER_LIMIT)
 
@@ -214,6 +179,7 @@ async def served(answer, settings=(), *, requests=500, in_flight=20) -> tuple[Ta
         (whole, (0, 500, 0)),
         (over, (0, 0, 500)),
         (one_by_one, (0, 500, 0)),
+        (no_table_from_now_on, (0, 500, 0)),
         (unknown, (500, 0, 0)),
         (only_trailers, (500, 0, 0)),
         (no_trailers, (500, 0, 0)),
@@ -225,6 +191,7 @@ async def test_what_is_an_answer_and_what_an_error(answer, expected):
     tally, server = await served(answer)
     assert tuple(tally.answers) == expected
     assert (server.requests, server.pings, tally.lost) == (500, 1, 0)
+    assert [headers[:-1] for headers in server.headers] == [HEADERS] * 500
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ async def test_a_verdict_that_cannot_be_written_costs_nobody_else_anything(held)
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(repr(context.get("exception"))))
     limiter, broken = make(held), [True]
 
-    def encode(verdict: Verdict) -> Any:
+    def encode(verdict: Verdict, *_: Any) -> Any:
         if broken and verdict.statuses[0].remaining == 3:
             broken.clear()
             raise OverflowError

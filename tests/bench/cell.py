@@ -91,6 +91,7 @@ async def measure(bench: Bench, contender: Contender, workload: Workload) -> Fig
             latencies_s=seen.latencies_s,
             silence_s=seen.longest_silence_s,
             peak_mb=cost.peak_memory_mb(server.pid),
+            by_policy=await server.by_policy(),
         )
 
 

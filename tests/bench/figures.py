@@ -9,6 +9,9 @@ from statistics import median
 BUSY = 0.95
 """A core of which so much is used is full: the rest goes to the kernel's own work and to whoever else is there."""
 
+SHARED = 0.1
+"""Of a core in others' hands, beyond which a line says so: rates and latencies are theirs, too, and caches."""
+
 
 @dataclass(frozen=True)
 class Books:
@@ -63,26 +66,35 @@ class Figures:
     ok: float
     over_limit: float
     errors: float
+    by_policy: float
+    """Of our own: requests that were decided without Redis, while it was warmed up or measured. They cost less than they should."""
     server_busy: float
     """The part of its core that the server used."""
     server_core: float
     """The part of that core that anybody used."""
+    generator_busy: float
+    """The part of the other core that generator and Redis used."""
     generator_core: float
-    """The part of the other core that anybody used: generator, Redis, whoever else is there."""
+    """The part of that core that anybody used."""
 
     @property
     def generator_limited(self) -> bool:
-        """The server could have answered more: its core had time left, and the generator's had none."""
-        return self.generator_core >= BUSY > self.server_core
+        """The server could have answered more: its core had time left, the generator's had none, and nobody else took it."""
+        return self.generator_core >= BUSY > self.server_core and self.others_at_generator <= SHARED
 
     @property
-    def others(self) -> float:
-        """The part of the server's core that was not the server's: the figures are those of a shared machine."""
+    def others_at_server(self) -> float:
+        """The part of the server's core that was neither idle nor the server's."""
         return max(self.server_core - self.server_busy, 0)
+
+    @property
+    def others_at_generator(self) -> float:
+        """The same of the other core."""
+        return max(self.generator_core - self.generator_busy, 0)
 
 
 def figures(
-    used: Books, *, answers: Sequence[int], latencies_s: list[float], silence_s: float, peak_mb: float
+    used: Books, *, answers: Sequence[int], latencies_s: list[float], silence_s: float, peak_mb: float, by_policy: float
 ) -> Figures:
     """Return the figures of one run.
 
@@ -109,8 +121,10 @@ def figures(
         ok=ok,
         over_limit=over_limit,
         errors=errors,
+        by_policy=by_policy,
         server_busy=used.server_cpu_s / used.wall_s,
         server_core=used.server_core_s / used.wall_s,
+        generator_busy=(used.generator_cpu_s + used.redis_cpu_s) / used.wall_s,
         generator_core=used.generator_core_s / used.wall_s,
     )
 
@@ -121,6 +135,6 @@ def percentile(ordered: Sequence[float], part: float) -> float:
 
 
 def middle(rounds: Sequence[Figures]) -> Figures:
-    """Return the median of each figure, except that errors are those of all rounds: none of them is an outlier."""
+    """Return the median of each figure, except that what must not happen is summed: none of it is an outlier."""
     values = {name: median(getattr(one, name) for one in rounds) for name in Figures.__dataclass_fields__}
-    return Figures(**values | {"errors": sum(one.errors for one in rounds)})
+    return Figures(**values | {name: sum(getattr(one, name) for one in rounds) for name in ("errors", "by_policy")})

@@ -36,15 +36,16 @@ _FIRST_DYNAMIC = 62
 ENVOY_HEADERS = (
     (":method", "POST"),
     (":path", "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"),
-    (":authority", "ratelimit"),
+    (":authority", "ratelimit.default.svc.cluster.local"),
     (":scheme", "http"),
     ("te", "trailers"),
     ("grpc-timeout", "5000m"),  # Envoy's own is 20m; here a slow server is to be measured, not cut off
     ("content-type", "application/grpc"),
     ("x-envoy-internal", "true"),
     ("x-forwarded-for", "10.0.0.17"),
+    ("x-envoy-expected-rq-timeout-ms", "5000"),
 )
-"""What Envoy 1.40 sends, in its order. A traceparent comes after these."""
+"""What Envoy 1.40 sends, in its order (tests/e2e/test_bench.py asks it). A traceparent comes after these."""
 
 
 class Blocks(NamedTuple):

@@ -9,14 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.bench.figures import Figures, middle
+from tests.bench.figures import SHARED, Figures, middle
 from tests.bench.workloads import WORKLOADS
 
 Rounds = Mapping[tuple[str, str], Sequence[Figures]]
 """By workload and contender: the figures of each round."""
-
-SHARED = 0.1
-"""Of the server's core in others' hands, beyond which a line says so: caches and latencies are theirs, too."""
 
 COLUMNS = (
     ("req/s", lambda one: f"{one.requests_per_s:,.0f}"),
@@ -38,34 +35,38 @@ COLUMNS = (
 def table(rounds: Rounds, first: str) -> str:
     """Return the table: one line for each workload and contender, µs also as a ratio to the contender `first`."""
     head = ["workload", "server", *(name for name, _ in COLUMNS), f"{first} ÷", ""]
-    return aligned([head, *_lines(rounds, first)])
+    return aligned([head, *_lines(rounds, first)], left=(0, 1, len(head) - 1))
 
 
 def _lines(rounds: Rounds, first: str) -> Iterator[list[str]]:
     for (workload, name), each in rounds.items():
         one, base = middle(each), rounds.get((workload, first))
-        ratio = f"{middle(base).server_us / one.server_us:.1f}" if base else "–"
+        ratio = _ratio(middle(base), one) if base else "–"
         yield [workload, name, *(show(one) for _, show in COLUMNS), ratio, note(each)]
+
+
+def _ratio(base: Figures, one: Figures) -> str:
+    ratio = base.server_us / one.server_us
+    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"
 
 
 def note(rounds: Sequence[Figures]) -> str:
     """Return what must be known to read a line."""
-    limited = sum(one.generator_limited for one in rounds)
-    others = middle(rounds).others
-    return "; ".join(
-        [
-            *([f"the generator was the limit ({limited} of {len(rounds)})"] if limited else []),
-            *([f"others took {others:.0%} of the server's core"] if others > SHARED else []),
-        ]
-    )
+    limited, one = sum(each.generator_limited for each in rounds), middle(rounds)
+    said = [f"the generator was the limit ({limited} of {len(rounds)})"] if limited else []
+    said += [f"{one.by_policy:.0f} were decided without Redis"] if one.by_policy else []
+    for whose, part in (("server", one.others_at_server), ("generator", one.others_at_generator)):
+        if part > SHARED:
+            said.append(f"others took {part:.0%} of the {whose}'s core")
+    return "; ".join(said)
 
 
-def aligned(lines: Sequence[Sequence[str]], names: int = 2) -> str:
-    """Return lines as columns: the first ones, names, to the left, numbers to the right; the last as it is."""
+def aligned(lines: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
+    """Return lines as columns, numbers to the right; those in `left`, which are words, to the left."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            text.ljust(width) if place < names else text.rjust(width)
+            text.ljust(width) if place in left else text.rjust(width)
             for place, (text, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
@@ -81,10 +82,7 @@ def markdown(rounds: Rounds, first: str) -> str:
     for workload in dict.fromkeys(workload for workload, _ in rounds):
         cells = {name: middle(rounds[workload, name]) for name in names if (workload, name) in rounds}
         shown = [_cell(cells[name]) + _star(rounds[workload, name]) if name in cells else "–" for name in names]
-        ratios = [
-            f"{cells[first].server_us / cells[name].server_us:.1f}" if {first, name} <= cells.keys() else "–"
-            for name in others
-        ]
+        ratios = [_ratio(cells[first], cells[name]) if {first, name} <= cells.keys() else "–" for name in others]
         rows.append([WORKLOADS[workload].what, *shown, *ratios])
     lines = [f"| {' | '.join(row)} |" for row in rows]
     starred = any(_star(each) for each in rounds.values())

@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from ratelimit_svc.demo.child import Child, ChildError, free_port
-from ratelimit_svc.demo.parts import LOOPBACK, RedisServer
+from ratelimit_svc.demo.parts import LOOPBACK, RedisServer, get
 from ratelimit_svc.settings import TABLE
 from tests.bench.load import answers
 from tests.bench.workloads import RULES
 
+POLICY_DECISIONS = "ratelimit_svc_policy_decisions_total"
 DEFAULT_ENGINE = next(setting.default for setting in TABLE if setting.variable == "ENGINE")
 
 
@@ -103,6 +106,19 @@ class Server(Child):
     async def ready(self) -> bool:
         """A request is answered."""
         return await answers(self.port)
+
+    async def by_policy(self) -> float:
+        """How many requests were decided without the store, as far as it says so."""
+        _, page = await get(f"http://{LOOPBACK}:{self.http_port}/metrics")
+        return decided_by_policy(page)
+
+
+def decided_by_policy(page: str) -> float:
+    """Read it from a page of metrics. Ours counts it; a peer knows no such thing, and may answer anything."""
+    if POLICY_DECISIONS not in page:
+        return 0
+    samples = [one for family in text_string_to_metric_families(page) for one in family.samples]
+    return sum(one.value for one in samples if one.name == POLICY_DECISIONS)
 
 
 def _taskset() -> str:

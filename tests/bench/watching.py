@@ -57,8 +57,7 @@ def table(samples: Sequence[Sample]) -> str:
                 ]
                 for last, one in zip(before, samples, strict=False)
             ),
-        ],
-        names=0,
+        ]
     )
 
 

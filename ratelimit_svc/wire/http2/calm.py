@@ -19,8 +19,9 @@ STREAMS_A_FRAME = 4
 MOST_TIMES, INFLATED_A_FRAME = 32, 512
 """Messages may grow to so many times what they were on the way; each further byte costs, so many as much as a frame: of a bomb
 that is 4 MiB and was 4 KiB, one passes and the second does not."""
-MOST_RESETS, RESETS_A_REQUEST, RESETS_A_TICK = 2000, 1, 100
-"""Credit for streams that are reset. Envoy resets what is not answered in 20 ms: after a stall of ours, all that was under way."""
+MOST_RESETS, RESETS_A_REQUEST, RESETS_A_TICK = 2500, 1, 100
+"""Credit for streams that are reset. Envoy resets what is not answered in 20 ms: after a stall of ours, all that was under way; and
+what we answered meanwhile, which costs no more than its request has earned."""
 
 
 class Calm:
@@ -77,12 +78,12 @@ class Calm:
         if self.frames < 0:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask nothing")
 
-    def reset(self) -> None:
-        """Note a stream that is reset or refused.
+    def reset(self, *, asked: bool = False) -> None:
+        """Note a stream that is reset or refused; `asked`: it was a whole request, and gives back what it has earned.
 
         Raises:
             ConnectionFault: it is one too many.
         """
-        self.resets -= 1
+        self.resets -= 1 + RESETS_A_REQUEST * asked
         if self.resets < 0:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many streams that are reset or refused")

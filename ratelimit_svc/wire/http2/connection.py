@@ -90,7 +90,7 @@ class Connection:
     # ── bytes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def receive(self, data: bytes) -> tuple[list[Ask], list[Event]]:
-        """Read what came. Return the requests that are whole now, and what else happened since."""
+        """Read what came. Return the requests that are whole now, and what else happened since; look at the requests first."""
         if self.over:
             return [], []
         if self._rest:
@@ -108,13 +108,8 @@ class Connection:
                 self._owed = 0
         except ConnectionFault as fault:
             self.fail(fault.code, fault.text)
-        asks, self.requests.whole = self.requests.whole, []
-        events = self._take_events()
-        if events:  # some may be gone: what nobody waits for is not asked
-            asks = [ask for ask in asks if ask[0].number in self.streams.open]
-        if asks:
-            self.calm.earn(len(asks))
-        return asks, events
+        self.calm.earn(self.requests.new())
+        return self.requests.take(), self._take_events()
 
     def _greet(self, data: bytes) -> int:
         """Look for the preface (§3.4). Return where the frames begin."""
@@ -173,6 +168,7 @@ class Connection:
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """See to a frame that is not one of the usual."""
+        self.calm.earn(self.requests.new())  # before it costs: they may all have come in one read
         try:
             if kind == Kind.DATA:
                 self._on_data(flags, number, payload)
@@ -274,18 +270,18 @@ class Connection:
         """§6.4."""
         self.streams.check_not_idle(number, "RST_STREAM")
         frames.check_length(Kind.RST_STREAM, payload, 4)
-        self.calm.reset()
         stream = self.streams.open.get(number)
+        self.calm.reset(asked=stream is not None and stream.asked)
         if stream is not None:
             self.outgoing.forget(stream)
             self.requests.gone(stream)
 
     def _reset(self, number: int, fault: StreamFault) -> None:
         """End a stream for what the peer did on it."""
-        if number > self.streams.last:  # idle, and may not be reset
+        if number > self.streams.last or number % 2 == 0:  # idle, and may not be reset
             raise ConnectionFault(fault.code, fault.text)
-        self.calm.reset()
         stream = self.streams.open.get(number)
+        self.calm.reset(asked=stream is not None and stream.asked)
         if stream is not None:
             self.outgoing.reset(stream, fault.code)
             self.requests.gone(stream)
@@ -340,7 +336,7 @@ class Connection:
     def _forget_all(self) -> None:
         self.over = True
         self._rest, self._block = b"", None
-        self.requests.whole.clear()
+        self.requests.take()
         for stream in list(self.streams.open.values()):
             self.outgoing.forget(stream)
             self.requests.gone(stream)

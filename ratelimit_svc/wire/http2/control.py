@@ -36,7 +36,7 @@ class Control:
         """One side has said that no new calls will come, or be taken."""
         self._unacknowledged = 0
         """SETTINGS of ours that the peer has not acknowledged."""
-        self._no_table_asked = False
+        self._no_table_asked = self._draining = False
 
     def frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         """See to a frame.
@@ -78,6 +78,7 @@ class Control:
     def drain(self) -> None:
         """Ask the peer to go elsewhere with new calls, without refusing those that are under way to us (§6.8)."""
         if not self.leaving:
+            self._draining = True
             self._outgoing.parts.append(frames.goaway(LARGEST_STREAM, ErrorCode.NO_ERROR, "draining"))
             self._outgoing.parts.append(frames.frame(Kind.PING, 0, 0, DRAIN_PING))
 
@@ -103,10 +104,11 @@ class Control:
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS whose length is no multiple of 6")
         self._calm.frame(len(payload) // 6)
-        # before the DATA that a larger window sets free
-        self._outgoing.parts.append(frames.frame(Kind.SETTINGS, ACK, 0))
+        before = len(self._outgoing.parts)
         for name, value in frames.settings_in(payload):
             self._apply(name, value)
+        # what is applied is acknowledged, and before the DATA that a larger window sets free
+        self._outgoing.parts.insert(before, frames.frame(Kind.SETTINGS, ACK, 0))
 
     def _apply(self, name: int, value: int) -> None:
         if name == Setting.ENABLE_PUSH and value > 1:
@@ -127,7 +129,7 @@ class Control:
         frames.check_length(Kind.PING, payload, 8)
         if not flags & ACK:
             self._outgoing.parts.append(frames.frame(Kind.PING, ACK, 0, payload))
-        elif payload == DRAIN_PING:
+        elif self._draining and payload == DRAIN_PING:
             self.leave()
 
     def _on_window_update(self, number: int, payload: bytes) -> None:

@@ -65,12 +65,12 @@ class Part:
     __slots__ = ("differs", "field", "matter", "size")
 
     def __init__(self, representation: bytes, field: Field, *, differs: bool = False) -> None:
-        self.field = field
+        self.field = (field[0], b"") if differs else field
         self.matter = representation if field[0] in MATTERS else b""
         """Itself, if it is one of those that a head is made of."""
         self.size = fields.size([field])
         self.differs = differs
-        """Its name has come before with another value, and means nothing."""
+        """Its name has come before with another value, and means nothing: the value may still be Huffman's code, and stands nowhere."""
 
 
 class Blocks:

@@ -201,6 +201,8 @@ class Peer(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         asks, events = self.connection.receive(data)
+        if events:  # some may be gone already: what nobody waits for is not asked
+            asks = [ask for ask in asks if ask[0].number in self.connection.streams.open]
         for stream, message in asks:
             try:
                 stream.work = self._submit(message, partial(self._answer, stream), timeout_s=stream.head.timeout_s)
@@ -272,7 +274,7 @@ class Peer(asyncio.Protocol):
     def _begin(self, stream: Stream) -> None:
         method = self._shared.methods.get(stream.head.path)
         if method is None:
-            self._outgoing.end(stream, GrpcStatus.UNIMPLEMENTED, f"unknown method {stream.head.path}")
+            self._outgoing.end(stream, GrpcStatus.UNIMPLEMENTED, f"unknown method {stream.head.path:.100}")
         elif not self._shared.has_place(self):
             self._outgoing.end(stream, TOO_MANY_CALLS.status, TOO_MANY_CALLS.text)
         else:

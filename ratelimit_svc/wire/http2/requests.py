@@ -63,9 +63,19 @@ class Requests:
         self._streams, self._outgoing, self._calm = streams, outgoing, calm
         self._unfinished, self._most_message_bytes = unfinished, most_message_bytes
         self.whole: list[Ask] = []
-        """Whoever reads it puts a new one in its place."""
+        self._counted = 0
         self.events: list[Event] = []
-        """As `whole`."""
+        """Whoever reads it puts a new one in its place."""
+
+    def new(self) -> int:
+        """Return how many requests have become whole since this was asked last."""
+        counted, self._counted = self._counted, len(self.whole)
+        return self._counted - counted
+
+    def take(self) -> list[Ask]:
+        """Return the requests that are whole; they are kept no longer."""
+        whole, self.whole, self._counted = self.whole, [], 0
+        return whole
 
     def begin(self, number: int, head: Head, *, ended: bool) -> None:
         """Open a stream.
@@ -103,15 +113,16 @@ class Requests:
         stream.received += len(data)
         if stream.head.content_length is not None and stream.received > stream.head.content_length:
             raise malformed("more DATA than content-length says")
-        stream.ended = ended  # before anything is answered, so that no RST_STREAM follows
+        if ended:  # before anything is answered, so that no RST_STREAM follows
+            self._note_end(stream)
         if stream.answered:
             self._calm.frame()
         else:
             self._feed(stream, data)
             stream.owed += length
             self.give_room(stream)
-        if ended and stream.number in self._streams.open:
-            self.end(stream)
+        if ended:
+            self._complete(stream)
 
     def give_room(self, stream: Stream) -> None:
         """Let the peer go on sending, unless the call has not read what came."""
@@ -126,9 +137,16 @@ class Requests:
         Raises:
             StreamFault: less came than was said.
         """
+        self._note_end(stream)
+        self._complete(stream)
+
+    def _note_end(self, stream: Stream) -> None:
         if stream.head.content_length not in (None, stream.received):
             raise malformed("less DATA than content-length says")
         stream.ended = True
+
+    def _complete(self, stream: Stream) -> None:
+        """See to a call of which all has come."""
         if stream.answered:
             if stream.last is None:
                 self._streams.close(stream)

@@ -49,6 +49,11 @@ class Stream:
         self.window = window
         """Bytes of DATA that we may still send."""
 
+    @property
+    def asked(self) -> bool:
+        """Whether it was a whole request of the RateLimitService's, and is not answered."""
+        return self.ended and self.head.unary and not self.answered
+
     def __repr__(self) -> str:
         return f"<Stream {self.number} {self.head.path}>"
 
@@ -88,7 +93,7 @@ class Streams:
         Raises:
             ConnectionFault: it is.
         """
-        if number == 0 or self.last < number <= self.last_taken:
+        if number % 2 == 0 or self.last < number <= self.last_taken:  # those of even numbers are ours, and we open none
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{what} on stream {number}, which is idle")
 
     def was_reset(self, number: int) -> bool:

@@ -1,0 +1,198 @@
+"""Where the core and h2 may differ: each with the section that lets the core do what it does."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ratelimit_svc.wire.http2.connection import Connection
+from ratelimit_svc.wire.http2.frames import END_HEADERS, LARGEST_WINDOW, PADDED, PRIORITY, ErrorCode, Kind
+from tests.http2_fuzz.ours import Step
+from tests.http2_fuzz.pieces import REST_KIND, Piece
+
+
+class Case(NamedTuple):
+    """A piece on which they differ."""
+
+    piece: Piece
+    ours: Step
+    theirs: Step
+    connection: Connection
+
+    def resets(self, code: ErrorCode) -> bool:
+        """Whether ours ends the stream with this code, and nothing else."""
+        return self.ours == Step(resets=[(self.piece.number, code)])
+
+    def ends(self, code: ErrorCode) -> bool:
+        """Whether ours ends the connection with this code."""
+        return self.ours.over == code
+
+
+class Allowed(NamedTuple):
+    """One kind of difference."""
+
+    name: str
+    why: str
+    applies: Callable[[Case], bool]
+
+
+QUIET = Step()
+ALTSVC = 0xA
+
+ALLOWED = (
+    Allowed(
+        "length at once",
+        "RFC 9113 §4.2: a frame is too long by what its head says; h2 waits for all of it",
+        lambda case: case.piece.kind == REST_KIND and case.ends(ErrorCode.FRAME_SIZE_ERROR),
+    ),
+    Allowed(
+        "head at once",
+        "§5.4.1: of a frame that is not whole yet h2 sees that its kind may not be on that stream; ours looks when it is whole",
+        lambda case: (
+            case.piece.kind == REST_KIND and case.ours == QUIET and case.theirs.over == ErrorCode.PROTOCOL_ERROR
+        ),
+    ),
+    Allowed(
+        "block at once",
+        "§5.4.1: HEADERS on a stream that is no client's end the connection as they come; h2 waits for the rest of the header block",
+        lambda case: (
+            case.piece.kind == Kind.HEADERS
+            and not case.piece.has(END_HEADERS)
+            and case.ends(ErrorCode.PROTOCOL_ERROR)
+            and case.theirs == QUIET
+        ),
+    ),
+    Allowed(
+        "first frame",
+        "§3.4: the first is SETTINGS with the client's settings; h2 takes an acknowledgement, or another frame",
+        lambda case: (
+            case.ends(ErrorCode.PROTOCOL_ERROR) and case.connection._expecting and case.connection._block is None
+        ),
+    ),
+    Allowed(
+        "either fault",
+        "§5.4.1: the connection ends either way; h2 looks at a frame's body before its place, and calls a wrong length of SETTINGS "
+        "with ACK (§6.5), PRIORITY and others by other names",
+        lambda case: case.ours.over is not None and case.theirs.over is not None,
+    ),
+    Allowed(
+        "all settings count",
+        "§6.5.3: values are processed in the order in which they appear; h2 sees the last of each name",
+        lambda case: (
+            case.piece.kind == Kind.SETTINGS
+            and case.ours.over in (ErrorCode.FLOW_CONTROL_ERROR, ErrorCode.PROTOCOL_ERROR)
+        ),
+    ),
+    Allowed(
+        "idle streams",
+        "§5.1: whatever comes on an idle stream but HEADERS and PRIORITY ends the connection; h2 overlooks RST_STREAM",
+        lambda case: case.piece.kind == Kind.RST_STREAM and case.ends(ErrorCode.PROTOCOL_ERROR),
+    ),
+    Allowed(
+        "closed streams",
+        "§5.1: DATA and HEADERS on a stream that is closed may end the connection; h2 resets the stream",
+        lambda case: (
+            case.piece.kind in (Kind.DATA, Kind.HEADERS, Kind.CONTINUATION)
+            and case.ends(ErrorCode.STREAM_CLOSED)
+            and case.theirs.resets == [(case.piece.number, ErrorCode.STREAM_CLOSED)]
+        ),
+    ),
+    Allowed(
+        "naked continuation",
+        "§6.10: CONTINUATION that continues nothing ends the connection; h2 looks at its stream first, and resets one that was reset",
+        lambda case: (
+            case.piece.kind == Kind.CONTINUATION
+            and case.ends(ErrorCode.PROTOCOL_ERROR)
+            and [code for _, code in case.theirs.resets] == [ErrorCode.STREAM_CLOSED]
+        ),
+    ),
+    Allowed(
+        "after our reset",
+        "§5.1: what comes on a stream that we reset is ignored; h2 resets it again",
+        lambda case: case.ours == QUIET and [code for _, code in case.theirs.resets] == [ErrorCode.STREAM_CLOSED],
+    ),
+    Allowed(
+        "too much",
+        "§6.9.1: DATA beyond a stream's window is the stream's error or the connection's; h2 ends the connection",
+        lambda case: (
+            case.piece.kind == Kind.DATA
+            and case.resets(ErrorCode.FLOW_CONTROL_ERROR)
+            and case.theirs.over == ErrorCode.FLOW_CONTROL_ERROR
+        ),
+    ),
+    Allowed(
+        "priorities",
+        "§6.3, RFC 7540 §5.3.1: a priority of another length, and a stream that depends on itself, are the stream's error; h2 ends the "
+        "connection",
+        lambda case: (
+            (
+                case.resets(ErrorCode.PROTOCOL_ERROR)
+                or case.resets(ErrorCode.FRAME_SIZE_ERROR)
+                or (case.ours == QUIET and not case.piece.has(END_HEADERS))  # the block is heard out first
+            )
+            and case.theirs.over is not None
+            and (case.piece.kind == Kind.PRIORITY or case.piece.has(PRIORITY))
+        ),
+    ),
+    Allowed(
+        "no more window",
+        "§6.9: WINDOW_UPDATE by 0 is the stream's error; h2 ends the connection, even for a stream that is closed",
+        lambda case: (
+            case.piece.kind == Kind.WINDOW_UPDATE
+            and int.from_bytes(case.piece.payload, "big") & LARGEST_WINDOW == 0
+            and (case.resets(ErrorCode.PROTOCOL_ERROR) or case.ours == QUIET)
+            and case.theirs.over == ErrorCode.PROTOCOL_ERROR
+        ),
+    ),
+    Allowed(
+        "reserved bit",
+        "§6.9: the first bit of an increment means nothing; h2 takes it for a part of the number",
+        lambda case: (
+            case.piece.kind == Kind.WINDOW_UPDATE
+            and case.piece.payload[0] & 0x80 != 0
+            and case.theirs.over == ErrorCode.PROTOCOL_ERROR
+        ),
+    ),
+    Allowed(
+        "no push",
+        "§8.4: a client's PUSH_PROMISE ends the connection; h2 waits for the rest of its header block",
+        lambda case: case.piece.kind == Kind.PUSH_PROMISE and case.ends(ErrorCode.PROTOCOL_ERROR),
+    ),
+    Allowed(
+        "all padding",
+        "§6.2: HEADERS may be all padding; h2 cuts the payload before the padding's length is taken off",
+        lambda case: (
+            case.piece.kind == Kind.HEADERS
+            and case.piece.has(PADDED)
+            and len(case.piece.payload) - 1 - case.piece.payload[0] in range(6)
+            and case.theirs.over == ErrorCode.PROTOCOL_ERROR
+        ),
+    ),
+    Allowed(
+        "extensions",
+        "§5.5: a frame of a type that we do not speak is ignored; h2 knows ALTSVC, and how long it has to be",
+        lambda case: case.piece.kind == ALTSVC and case.ours == QUIET,
+    ),
+    Allowed(
+        "malformed",
+        "§8.1.1: a content-length that is wrong, and HEADERS in the middle, are the stream's error; h2 ends the connection",
+        lambda case: (
+            case.piece.kind in (Kind.DATA, Kind.HEADERS, Kind.CONTINUATION)
+            and case.resets(ErrorCode.PROTOCOL_ERROR)
+            and case.theirs.over == ErrorCode.PROTOCOL_ERROR
+        ),
+    ),
+    Allowed(
+        "no larger table",
+        "RFC 7541 §6.3: no size of the table beyond what we allow; h2 was not told of our 0, since it would refuse peers that go on "
+        "without a word, and those we decode",
+        lambda case: (
+            case.ends(ErrorCode.COMPRESSION_ERROR)
+            and case.connection._table.acknowledged
+            and case.piece.kind in (Kind.HEADERS, Kind.CONTINUATION)
+        ),
+    ),
+)
+
+
+def find(case: Case) -> Allowed | None:
+    """Return the first that applies."""
+    return next((one for one in ALLOWED if one.applies(case)), None)

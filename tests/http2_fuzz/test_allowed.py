@@ -1,0 +1,66 @@
+"""Each difference that is allowed occurs, so that none is kept that h2 has mended or that never was."""
+
+import pytest
+from hpack import Encoder
+
+from ratelimit_svc.wire.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, Kind
+from tests.http2_fuzz.allowed import ALLOWED
+from tests.http2_fuzz.judge import judge
+from tests.http2_fuzz.ours import QUICK_PATH
+from tests.http2_fuzz.pieces import Act
+from tests.http2_fuzz.wires import CALL, SOUND, Fields, Frame, four, messages, padded
+
+MESSAGE = messages([b"hello"], compressed=False)
+
+
+def head(number: int, *more: tuple[bytes, bytes], flags: int = END_HEADERS) -> Frame:
+    """Return a request's HEADERS, a call's if nothing else is said."""
+    fields: Fields = (*SOUND, (b":path", QUICK_PATH.encode()), *(more or CALL))
+    return Frame(Kind.HEADERS, flags, number, Encoder().encode(fields))
+
+
+HELLO = (Frame(Kind.SETTINGS), Frame(Kind.SETTINGS, ACK))
+NO_TABLE_KNOWN = Frame(Kind.SETTINGS, ACK)
+CALLED = (head(1), Frame(Kind.DATA, END_STREAM, 1, MESSAGE))
+ANSWERED = (*CALLED, Frame(Act.ANSWER, 0, 0, b"so"))
+OURS_RESET = (*CALLED, Frame(Act.RESET))
+SELF = four(1) + b"\x10"
+
+EXAMPLES: dict[str, tuple[Frame, ...]] = {
+    "length at once": (*HELLO, Frame(0x42, length=2**14 + 1)),
+    "head at once": (*HELLO, Frame(Kind.DATA, length=1)),
+    "block at once": (*HELLO, head(2, flags=0)),
+    "first frame": (Frame(Kind.SETTINGS, ACK),),
+    "either fault": (*HELLO, Frame(Kind.SETTINGS, ACK, 0, bytes(6))),
+    "all settings count": (*HELLO, Frame(Kind.SETTINGS, 0, 0, b"\0\4" + four(2**31) + b"\0\4" + four(0))),
+    "idle streams": (*HELLO, *CALLED, Frame(Kind.RST_STREAM, 0, 3, four(8))),
+    "closed streams": (*HELLO, *ANSWERED, Frame(Kind.DATA, 0, 1, b"more")),
+    "naked continuation": (*HELLO, *OURS_RESET, head(3), Frame(Kind.CONTINUATION, END_HEADERS, 1)),
+    "after our reset": (*HELLO, *OURS_RESET, Frame(Kind.DATA, 0, 1, b"more")),
+    "too much": (*HELLO, head(1, (b"content-type", b"text/html")), *[Frame(Kind.DATA, 0, 1, bytes(2**14))] * 4),
+    "priorities": (*HELLO, *CALLED, Frame(Kind.PRIORITY, 0, 1, SELF)),
+    "no more window": (*HELLO, *CALLED, Frame(Kind.WINDOW_UPDATE, 0, 1, four(0))),
+    "reserved bit": (*HELLO, *CALLED, Frame(Kind.WINDOW_UPDATE, 0, 1, four(2**31 + 1))),
+    "no push": (*HELLO, *CALLED, Frame(Kind.PUSH_PROMISE, 0, 1, four(2))),
+    "all padding": (*HELLO, Frame(Kind.HEADERS, PADDED, 1, padded(b"", 9))),
+    "extensions": (*HELLO, Frame(0xA)),
+    "malformed": (*HELLO, head(1, (b"content-length", b"4"), *CALL), Frame(Kind.DATA, 0, 1, MESSAGE)),
+    "no larger table": (
+        *HELLO,
+        head(1),
+        NO_TABLE_KNOWN,
+        Frame(Kind.HEADERS, END_HEADERS, 3, b"\x21" + head(3).payload),
+    ),
+}
+"""A connection for each."""
+
+
+def test_all_have_an_example():
+    assert list(EXAMPLES) == [one.name for one in ALLOWED]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_it_occurs(name: str):
+    """h2 and the core differ, in that and in nothing else."""
+    wire = PREFACE + b"".join(frame.data() for frame in EXAMPLES[name])
+    assert judge(wire) == [name]
