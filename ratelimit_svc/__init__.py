@@ -3,7 +3,8 @@
 The way of a request, and where to look:
 
     wire      bytes from Envoy, in and out           (wire/rls, wire/engine: grpcio or http2, wire/tls)
-    limiter   plan → batch → take → verdict          (read this first; its parts: plans, waiting, verdicts, deadlines)
+    limiter   plan → batch → take → verdict          (read this first; its parts: plans, waiting, group_commit, verdicts,
+                                                      deadlines, policy)
     rules     which rules meet which descriptor      (rules/tables has every key; rules/load, rules/match, rules/watch)
     store     where windows are kept                 (store/memory, store/redis, store/keys)
     windows   the arithmetic, in Python and in Lua   (windows/batch; sliding_window, fixed_window, token_bucket)

@@ -8,7 +8,7 @@ While a batch is with the store, whatever arrives forms the next one (`group_com
 one line, taken n at a time. No request has a task, a future or a coroutine of its own.
 
 Rules: every request is answered exactly once, in time; a take is never repeated; nothing here knows protobuf, Redis or
-HTTP. Metrics are counted here, once, when a verdict is given.
+HTTP. What becomes of requests is counted here, once, when a verdict is given.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class Limiter:
     ) -> None:
         self._decode, self._encode = decode, encode
         self._metrics = metrics
-        self._options = options
+        self._options, self._queue_limit = options, options.queue_limit
         self._loop = asyncio.get_running_loop()
         self._planner_of = partial(plans.Planner, prefix=options.key_prefix, keep_requests=options.dynamic_metadata)
         self._planner = self._planner_of(None)
@@ -148,7 +148,7 @@ class Limiter:
             answer(plan.answer)
             return None
         waiting = Waiting(plan, answer)
-        if self.waiting.requests >= self._options.queue_limit:
+        if self.waiting.requests + len(self._failed) >= self._queue_limit:
             self._metrics.policy_decisions.shed += 1
             self._answer_by_policy(waiting, StoreUnavailableError("too many requests wait for the store"))
             return None
@@ -224,8 +224,9 @@ class Limiter:
             denying = verdicts.denying(plan, grant)
             told = self._tell(plan, verdicts.denied(plan, grant))
             for waiting in refused:
-                waiting.done = True
-                waiting.answer(told)
+                if not waiting.done:  # else another's answer has made its caller go
+                    waiting.done = True
+                    waiting.answer(told)
             self._metrics.denied(plan, denying, len(refused))
             self._note_over_limit(plan, grant, len(refused))
 
@@ -234,9 +235,10 @@ class Limiter:
         verdict = verdicts.granted(plan, grant)
         hits = verdicts.taken(plan) if later else ()
         for waiting in requests:
-            told = self._tell(plan, verdict, later, hits)
-            waiting.done = True
-            waiting.answer(told)
+            if not waiting.done:  # else another's answer has made its caller go
+                told = self._tell(plan, verdict, later, hits)
+                waiting.done = True
+                waiting.answer(told)
             later -= 1
         self._metrics.granted(plan, grant, len(requests))
         if verdict.code is Code.OVER_LIMIT:  # overdrawn
@@ -273,10 +275,12 @@ class Limiter:
 
     def _answer_failed(self) -> None:
         """Answer some of those whom the store has failed. In an outage that may be all that wait: others get their turns."""
+        left = MOST_AT_ONCE
         try:
-            for _ in range(min(MOST_AT_ONCE, len(self._failed))):
+            while self._failed and left > 0:
                 waiting, error = self._failed.popleft()
                 if not waiting.done:
+                    left -= 1
                     self._answer_by_policy(waiting, error)
         finally:
             if self._failed:

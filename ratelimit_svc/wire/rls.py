@@ -8,7 +8,6 @@ Rule 3: whatever a caller sends, `decode` and `request_from_json` return or rais
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from struct import Struct
 from typing import Any
 
 from google.protobuf import json_format
@@ -153,7 +152,6 @@ _CODES = tuple(b"\x08%c" % code if code else b"" for code in Code)
 _LAST_SEVEN = tuple(bytes((number,)) for number in range(0x80))
 _SEVEN_MORE = tuple(bytes((number | 0x80,)) for number in range(0x80))
 """The bytes of a varint: the last, and one that others follow."""
-_DOUBLE = Struct("<d")
 
 
 def encode(verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> bytes:
@@ -171,8 +169,8 @@ def encode(verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> bytes:
             status += b"\x18" + _varint(left)
         if reset_s is not None:
             status += _reset(reset_s)
-        told += _part(b"\x12", status)
-    return told + _part(b"\x32", _struct(verdict.metadata)) if verdict.metadata else told
+        told += b"\x12" + _varint(len(status)) + status
+    return told if verdict.metadata is None else told + _metadata(verdict.metadata)
 
 
 def _varint(number: int) -> bytes:
@@ -200,31 +198,11 @@ def _limit(limit: Limit | None) -> bytes:
     return RateLimitResponse.DescriptorStatus(current_limit=message).SerializeToString()
 
 
-def _part(tag: bytes, value: bytes) -> bytes:
-    """Return a field of wire type 2."""
-    return tag + _varint(len(value)) + value
-
-
-def _struct(fields: Mapping[str, Any]) -> bytes:
-    """Return a `google.protobuf.Struct`: protobuf's own takes four times as long to fill."""
-    return b"".join(
-        [_part(b"\x0a", _part(b"\x0a", key.encode()) + _part(b"\x12", _value(fields[key]))) for key in fields]
-    )
-
-
-def _value(value: Any) -> bytes:
-    """Return a `google.protobuf.Value`."""
-    if isinstance(value, str):
-        return _part(b"\x1a", value.encode())
-    if value is None:
-        return b"\x08\x00"
-    if isinstance(value, bool):
-        return b"\x20\x01" if value else b"\x20\x00"
-    if isinstance(value, int | float):
-        return b"\x11" + _DOUBLE.pack(value)
-    if isinstance(value, Mapping):
-        return _part(b"\x2a", _struct(value))
-    return _part(b"\x32", b"".join([_part(b"\x0a", _value(each)) for each in value]))
+def _metadata(metadata: Mapping[str, Any]) -> bytes:
+    """Return a response's `dynamic_metadata`: by protobuf, which is as fast."""
+    message = RateLimitResponse()
+    message.dynamic_metadata.update(metadata)
+    return message.SerializeToString()
 
 
 def request_from_json(text: bytes) -> bytes:

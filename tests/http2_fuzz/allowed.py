@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ratelimit_svc.wire.http2.connection import Connection
-from ratelimit_svc.wire.http2.frames import END_HEADERS, LARGEST_WINDOW, PADDED, PRIORITY, ErrorCode, Kind
+from ratelimit_svc.wire.http2.frames import END_HEADERS, LARGEST_WINDOW, PADDED, PRIORITY, ErrorCode, Kind, settings_in
 from tests.http2_fuzz.ours import Step
 from tests.http2_fuzz.pieces import REST_KIND, Piece
 
@@ -35,7 +35,7 @@ class Allowed(NamedTuple):
 
 
 QUIET = Step()
-ALTSVC = 0xA
+ALTSVC, ENABLE_CONNECT_PROTOCOL = 0xA, 8
 
 ALLOWED = (
     Allowed(
@@ -79,6 +79,16 @@ ALLOWED = (
         lambda case: (
             case.piece.kind == Kind.SETTINGS
             and case.ours.over in (ErrorCode.FLOW_CONTROL_ERROR, ErrorCode.PROTOCOL_ERROR)
+        ),
+    ),
+    Allowed(
+        "others' settings",
+        "§6.5.2: a setting that we do not know is ignored; h2 knows ENABLE_CONNECT_PROTOCOL (RFC 8441), and which values it may have",
+        lambda case: (
+            case.piece.kind == Kind.SETTINGS
+            and case.ours == Step(acks=1)
+            and case.theirs.over == ErrorCode.PROTOCOL_ERROR
+            and any(name == ENABLE_CONNECT_PROTOCOL and value > 1 for name, value in settings_in(case.piece.payload))
         ),
     ),
     Allowed(
@@ -127,6 +137,7 @@ ALLOWED = (
                 case.resets(ErrorCode.PROTOCOL_ERROR)
                 or case.resets(ErrorCode.FRAME_SIZE_ERROR)
                 or (case.ours == QUIET and not case.piece.has(END_HEADERS))  # the block is heard out first
+                or (case.ours == QUIET and case.connection.streams.was_reset(case.piece.number))
             )
             and case.theirs.over is not None
             and (case.piece.kind == Kind.PRIORITY or case.piece.has(PRIORITY))

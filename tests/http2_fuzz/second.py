@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import h2.events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.exceptions import ProtocolError
+from h2.exceptions import ProtocolError, StreamClosedError
 from h2.settings import SettingCodes, Settings
 from h2.utilities import HeaderValidationFlags, validate_headers
 
@@ -74,6 +74,7 @@ class Second:
         self.h2.initiate_connection()
         self.h2.increment_flow_control_window(2**20 - 65535)
         self._said = Said()
+        self._resets: list[tuple[int, int]] = []
         self._calls: dict[int, Call] = {}
         self._blocked: dict[int, Call] = {}
         self._asks: list[int] = []
@@ -92,6 +93,8 @@ class Second:
             over = int(error.error_code)
         said = self._said.read(self.h2.data_to_send())
         said.asks, said.calls = step.asks, step.calls
+        said.resets += self._resets
+        self._resets.clear()
         said.over = over if over is not None else said.over
         return said
 
@@ -268,7 +271,10 @@ class Second:
             self._gone(number)
 
     def _reset(self, number: int, code: int) -> None:
-        self.h2.reset_stream(number, code)
+        try:
+            self.h2.reset_stream(number, code)
+        except StreamClosedError:  # both sides have ended: what is wrong is wrong all the same
+            self._resets.append((number, code))
         self._gone(number)
 
     def _gone(self, number: int) -> None:

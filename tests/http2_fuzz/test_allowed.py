@@ -33,6 +33,7 @@ EXAMPLES: dict[str, tuple[Frame, ...]] = {
     "first frame": (Frame(Kind.SETTINGS, ACK),),
     "either fault": (*HELLO, Frame(Kind.SETTINGS, ACK, 0, bytes(6))),
     "all settings count": (*HELLO, Frame(Kind.SETTINGS, 0, 0, b"\0\4" + four(2**31) + b"\0\4" + four(0))),
+    "others' settings": (*HELLO, Frame(Kind.SETTINGS, 0, 0, b"\0\x08" + four(2))),
     "idle streams": (*HELLO, *CALLED, Frame(Kind.RST_STREAM, 0, 3, four(8))),
     "closed streams": (*HELLO, *ANSWERED, Frame(Kind.DATA, 0, 1, b"more")),
     "naked continuation": (*HELLO, *OURS_RESET, head(3), Frame(Kind.CONTINUATION, END_HEADERS, 1)),

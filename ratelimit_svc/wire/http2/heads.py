@@ -71,7 +71,7 @@ def check(field: Field) -> None:
             raise malformed(f"the pseudo-header {name!r:.60} is not for requests")
     elif not _TOKEN.fullmatch(name):
         raise malformed(f"{name!r:.60} is no name of a field in lower case")
-    elif name in _OF_A_CONNECTION or (name == b"te" and value != b"trailers"):
+    elif name in _OF_A_CONNECTION or (name == b"te" and value.lower() != b"trailers"):
         raise malformed(f"the field {name.decode()} is not for HTTP/2")
     if not is_sound_value(value):
         raise malformed(f"the field {name!r:.60} has a value with characters that are not allowed")

@@ -249,6 +249,7 @@ class Peer(asyncio.Protocol):
 
     def _answer(self, stream: Stream, result: bytes | RateLimitError) -> None:
         """Answer a request; called by the limiter."""
+        stream.work = None  # which leads back here: what goes round in a circle only the collector finds
         if isinstance(result, bytes):
             self._outgoing.answer(stream, result)
         else:
@@ -270,6 +271,7 @@ class Peer(asyncio.Protocol):
             else:
                 call.cancel()
         elif what is What.GONE and call is not None:
+            stream.work = None
             self._shared.limiter.cancel(call)
 
     def _begin(self, stream: Stream) -> None:

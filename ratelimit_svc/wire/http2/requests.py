@@ -121,7 +121,7 @@ class Requests:
             self._feed(stream, data)
             stream.owed += length
             self.give_room(stream)
-        if ended:
+        if ended and stream.number in self._streams.open:
             self._complete(stream)
 
     def give_room(self, stream: Stream) -> None:
