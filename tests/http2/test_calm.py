@@ -168,3 +168,23 @@ def test_a_request_of_many_fields_costs_nothing():
         client.send(head(number, data), body(number, message(b"x")))
         client.answer()
     assert client.connection.calm.frames > MOST_FRAMES - 10
+
+
+def test_calls_with_a_task_of_their_own_are_few():
+    """Health checks: a thousand at once, and a hundred a second; streams that are long have all the messages they like."""
+    client, number = Client(), 1
+    check = lambda: head(number, block({":path": OTHER})) + body(number, message(b""))  # noqa: E731
+    while not client.connection.over:
+        client.send(check())
+        for stream in list(client.streams.open.values()):
+            client.outgoing.end(stream)
+        number += 2
+    assert 900 < number / 2 < 1100
+    client, number = Client(), 1
+    for _ in range(30):
+        for _ in range(100):
+            client.send(check())
+            client.outgoing.end(client.streams.open[number])
+            number += 2
+        client.tick()
+    assert not client.connection.over

@@ -14,6 +14,9 @@ MOST_FRAMES, FRAMES_A_REQUEST, FRAMES_A_TICK = 10_000, 10, 1000
 which thousands may come at once."""
 USUAL_FIELDS = 32
 """Of a header block: each further one costs as much as a frame. One byte may be a field, which takes a microsecond to decode."""
+FRAMES_A_CALL = 20
+"""What a call costs that is not the RateLimitService's: it has a task of its own, and takes longer than several requests. Its
+messages earn as requests do: a health check costs as much as it earns, and as much again."""
 STREAMS_A_FRAME = 4
 """Streams whose windows SETTINGS change: so many cost as much as a frame."""
 MOST_TIMES, INFLATED_A_FRAME = 32, 512
@@ -59,6 +62,14 @@ class Calm:
         """
         if fields > USUAL_FIELDS:
             self.frame(fields - USUAL_FIELDS)
+
+    def call(self) -> None:
+        """Note a call that has a task of its own.
+
+        Raises:
+            ConnectionFault: it is one too many.
+        """
+        self.frame(FRAMES_A_CALL)
 
     def resized(self, streams: int) -> None:
         """Note that the windows of so many streams change.

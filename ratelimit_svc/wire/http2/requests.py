@@ -92,6 +92,7 @@ class Requests:
             self._calm.reset()
             self._outgoing.refuse(stream, head.refusal)
         elif not head.unary:
+            self._calm.call()
             self.events.append(Event(What.BEGAN, stream))
             if ended:
                 self.events.append(Event(What.ENDED, stream))
