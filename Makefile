@@ -74,6 +74,9 @@ bench: venv ## Servers side by side under the same load (ARGS="--peer NAME=COMMA
 soak: venv ## Ten million requests over connections that come and go: nothing may leak
 	$(BIN)/python -m tests.bench.soak $(ARGS)
 
+attacks: venv ## Attack a running engine, and print what each attack costs (docs/attacks.md)
+	$(BIN)/pytest -s tests/attacks
+
 distinct: venv ## A million descriptors, each asked once: memory, and the longest stall
 	$(BIN)/python -m tests.bench.distinct $(ARGS)
 

@@ -19,6 +19,7 @@ from ratelimit_svc.metrics import (
     TABLE,
     Decisions,
     Metrics,
+    Wire,
 )
 from ratelimit_svc.model import Limit, Overdraft, Role, Rule, Unit
 from tests.limiting import make, rules_of, sends, tell

@@ -12,7 +12,7 @@ from ratelimit_svc.wire.http2.peer import DEAD_AFTER, LAST_WORDS, MOST_IDLE, MOS
 from ratelimit_svc.wire.http2.requests import FEW_TICKS, MOST_TICKS
 from tests.attacks.honest import ASKED
 from tests.conformance.served import Served, serving
-from tests.http2.client import HELLO, SETTINGS_ACK, block, body, frames_in, head, ping, settings, window
+from tests.http2.client import HELLO, SETTINGS_ACK, block, body, frames_in, head, ping, reset, settings, window
 from tests.waiting import until
 
 
@@ -164,3 +164,11 @@ async def test_requests_are_not_waited_for_when_they_are_very_many(served):
         await until(lambda: engine_of(served).wire().calls == 4)
         await seconds(served, FEW_TICKS + 1)
         assert engine_of(served).wire().calls == 0
+
+
+async def test_requests_that_are_reset_at_once_are_not_asked(served):
+    """In the same read: nobody waits for the answer. The one beside them is."""
+    data = b"".join(head(number) + body(number, ASKED) + reset(number) for number in range(1, 21, 2))
+    async with connected(served, HELLO + data + head(21) + body(21, ASKED)):
+        await until(lambda: len(served.limiter.timeouts_s) > 0)
+        assert len(served.limiter.timeouts_s) == 1

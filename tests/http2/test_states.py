@@ -124,11 +124,12 @@ def test_an_answer_to_one_who_has_gone_is_not_sent():
     assert client.held == (0, 0, 0)
 
 
-def test_a_request_that_is_reset_in_the_same_read_is_not_asked():
-    """Nor one whose stream breaks the protocol; those beside it are."""
+def test_a_request_that_is_reset_in_the_same_read_is_gone():
+    """So is one whose stream breaks the protocol; those beside them are not."""
     client = Client()
     client.send(request(1), request(3), reset(1), request(5), window(5, 0))
-    assert [stream.number for stream, _ in client.asks] == [3]
+    assert client.happened == ["gone 1", "gone 5"]
+    assert [stream.number for stream, _ in client.asks if stream.number in client.streams.open] == [3]
 
 
 def test_an_answer_before_the_end_of_the_request():

@@ -3,7 +3,7 @@
 import pytest
 from hpack import Encoder
 
-from ratelimit_svc.wire.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, PRIORITY, Kind
+from ratelimit_svc.wire.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, Kind
 from tests.http2_fuzz.allowed import ALLOWED
 from tests.http2_fuzz.judge import judge
 from tests.http2_fuzz.ours import QUICK_PATH
@@ -76,9 +76,3 @@ def test_it_occurs(name: str):
     """h2 and the core differ, in that and in nothing else."""
     wire = PREFACE + b"".join(frame.data() for frame in EXAMPLES[name])
     assert judge(wire) == [name]
-
-
-def test_a_short_priority_in_headers_that_go_on():
-    """The block is heard out before its stream is reset."""
-    frames = *HELLO, Frame(Kind.HEADERS, PRIORITY, 1, b"\0")
-    assert judge(PREFACE + b"".join(frame.data() for frame in frames)) == ["priorities"]

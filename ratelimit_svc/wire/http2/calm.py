@@ -14,13 +14,17 @@ MOST_FRAMES, FRAMES_A_REQUEST, FRAMES_A_TICK = 10_000, 10, 1000
 which thousands may come at once."""
 USUAL_FIELDS = 32
 """Of a header block: each further one costs as much as a frame. One byte may be a field, which takes a microsecond to decode."""
+FRAMES_A_CALL = 20
+"""What a call costs that is not the RateLimitService's: it has a task of its own, and takes longer than several requests. Its
+messages earn as requests do: a health check costs as much as it earns, and as much again."""
 STREAMS_A_FRAME = 4
 """Streams whose windows SETTINGS change: so many cost as much as a frame."""
 MOST_TIMES, INFLATED_A_FRAME = 32, 512
 """Messages may grow to so many times what they were on the way; each further byte costs, so many as much as a frame: of a bomb
 that is 4 MiB and was 4 KiB, one passes and the second does not."""
-MOST_RESETS, RESETS_A_REQUEST, RESETS_A_TICK = 2000, 1, 100
-"""Credit for streams that are reset. Envoy resets what is not answered in 20 ms: after a stall of ours, all that was under way."""
+MOST_RESETS, RESETS_A_REQUEST, RESETS_A_TICK = 2500, 1, 100
+"""Credit for streams that are reset. Envoy resets what is not answered in 20 ms: after a stall of ours, all that was under way; and
+what we answered meanwhile, which costs no more than its request has earned."""
 
 
 class Calm:
@@ -35,9 +39,6 @@ class Calm:
     def earn(self, requests: int) -> None:
         """Note requests that were whole."""
         self.frames = min(self.frames + FRAMES_A_REQUEST * requests, MOST_FRAMES)
-
-    def earn_resets(self, requests: int) -> None:
-        """Note requests that were whole, and not reset before they were read."""
         self.resets = min(self.resets + RESETS_A_REQUEST * requests, MOST_RESETS)
 
     def tick(self) -> None:
@@ -62,6 +63,14 @@ class Calm:
         if fields > USUAL_FIELDS:
             self.frame(fields - USUAL_FIELDS)
 
+    def call(self) -> None:
+        """Note a call that has a task of its own.
+
+        Raises:
+            ConnectionFault: it is one too many.
+        """
+        self.frame(FRAMES_A_CALL)
+
     def resized(self, streams: int) -> None:
         """Note that the windows of so many streams change.
 
@@ -80,12 +89,12 @@ class Calm:
         if self.frames < 0:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that ask nothing")
 
-    def reset(self) -> None:
-        """Note a stream that is reset or refused.
+    def reset(self, *, asked: bool = False) -> None:
+        """Note a stream that is reset or refused; `asked`: it was a whole request, and gives back what it has earned.
 
         Raises:
             ConnectionFault: it is one too many.
         """
-        self.resets -= 1
+        self.resets -= 1 + RESETS_A_REQUEST * asked
         if self.resets < 0:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too many streams that are reset or refused")

@@ -92,7 +92,7 @@ class Connection:
     # ── bytes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def receive(self, data: bytes) -> tuple[list[Ask], list[Event]]:
-        """Read what came. Return the requests that are whole now, and what else happened since."""
+        """Read what came. Return the requests that are whole now, and what else happened since; look at the requests first."""
         if self.over:
             return [], []
         if self._rest:
@@ -111,11 +111,7 @@ class Connection:
         except ConnectionFault as fault:
             self.fail(fault.code, fault.text)
         self.calm.earn(self.requests.new())
-        asks, events = self.requests.take(), self._take_events()
-        if events:  # some may be gone: what nobody waits for is not asked
-            asks = [ask for ask in asks if ask[0].number in self.streams.open]
-        self.calm.earn_resets(len(asks))
-        return asks, events
+        return self.requests.take(), self._take_events()
 
     def _greet(self, data: bytes) -> int:
         """Look for the preface (§3.4). Return where the frames begin."""
@@ -276,8 +272,8 @@ class Connection:
         """§6.4."""
         self.streams.check_not_idle(number, "RST_STREAM")
         frames.check_length(Kind.RST_STREAM, payload, 4)
-        self.calm.reset()
         stream = self.streams.open.get(number)
+        self.calm.reset(asked=stream is not None and stream.asked)
         if stream is not None:
             self.outgoing.forget(stream)
             self.requests.gone(stream)
@@ -286,8 +282,8 @@ class Connection:
         """End a stream for what the peer did on it."""
         if number > self.streams.last or number % 2 == 0:  # idle, and may not be reset
             raise ConnectionFault(fault.code, fault.text)
-        self.calm.reset()
         stream = self.streams.open.get(number)
+        self.calm.reset(asked=stream is not None and stream.asked)
         if stream is not None:
             self.outgoing.reset(stream, fault.code)
             self.requests.gone(stream)

@@ -91,7 +91,11 @@ class Http2Engine:
             turns = range(0, len(peers), MOST_TICKED) or range(1)
             for start in turns:
                 for peer in islice(peers, start, start + MOST_TICKED):
-                    peer.tick()
+                    try:
+                        peer.tick()
+                    except Exception as error:  # noqa: BLE001 — a defect: for all others time goes on
+                        context = {"message": "a connection's second failed", "exception": error}
+                        self._shared.loop.call_exception_handler(context)
                 await asyncio.sleep(1 / len(turns))
 
 

@@ -125,7 +125,7 @@ class Peer(asyncio.Protocol):
         self._calls: set[Call] = set()
         self._unread = b""
         """What came and was not seen to yet."""
-        self._paused = self._said_last = False
+        self._paused = self._said_last = self._has_turn = False
         self._age: asyncio.TimerHandle | None = None
 
     # ── the socket ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -172,37 +172,40 @@ class Peer(asyncio.Protocol):
         self._look()
 
     def _listen(self) -> None:
-        """Read more, or no more for now."""
+        """Read more, or no more for now: not from a peer that does not read, and what came goes before what is to come."""
         if self._transport.is_closing():
             return
-        if self._paused or self._unread:
-            self._transport.pause_reading()
-        else:
+        if not (self._paused or self._unread):
             self._transport.resume_reading()
+            return
+        self._transport.pause_reading()
+        if not (self._paused or self._has_turn):
+            self._has_turn = True
+            self._shared.loop.call_soon(self._read_some)
 
     def data_received(self, data: bytes) -> None:
         self._silent = 0
         if len(data) <= MOST_READ and not self._unread:
             self._read(data)
             return
-        if not self._unread:
-            self._shared.loop.call_soon(self._read_some)
         self._unread += data
         self._listen()
 
     def _read_some(self) -> None:
         """See to a part of what came, and to the next in another turn."""
+        self._has_turn = False
+        if self._paused:
+            return
         data, self._unread = self._unread[:MOST_READ], self._unread[MOST_READ:]
         self._read(data)
         if self.connection.over:
             self._unread = b""
-        if self._unread:
-            self._shared.loop.call_soon(self._read_some)
-        else:
-            self._listen()
+        self._listen()
 
     def _read(self, data: bytes) -> None:
         asks, events = self.connection.receive(data)
+        if events:  # some may be gone already: what nobody waits for is not asked
+            asks = [ask for ask in asks if ask[0].number in self.connection.streams.open]
         for stream, message in asks:
             try:
                 stream.work = self._submit(message, partial(self._answer, stream), timeout_s=stream.head.timeout_s)

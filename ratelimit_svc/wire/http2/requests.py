@@ -92,6 +92,7 @@ class Requests:
             self._calm.reset()
             self._outgoing.refuse(stream, head.refusal)
         elif not head.unary:
+            self._calm.call()
             self.events.append(Event(What.BEGAN, stream))
             if ended:
                 self.events.append(Event(What.ENDED, stream))
@@ -113,8 +114,8 @@ class Requests:
         stream.received += len(data)
         if stream.head.content_length is not None and stream.received > stream.head.content_length:
             raise malformed("more DATA than content-length says")
-        if ended:
-            self._note_end(stream)  # before anything is answered, so that no RST_STREAM follows
+        if ended:  # before anything is answered, so that no RST_STREAM follows
+            self._note_end(stream)
         if stream.answered:
             self._calm.frame()
         else:

@@ -49,6 +49,11 @@ class Stream:
         self.window = window
         """Bytes of DATA that we may still send."""
 
+    @property
+    def asked(self) -> bool:
+        """Whether it was a whole request of the RateLimitService's, and is not answered."""
+        return self.ended and self.head.unary and not self.answered
+
     def __repr__(self) -> str:
         return f"<Stream {self.number} {self.head.path}>"
 
