@@ -54,6 +54,13 @@ def test_a_block_that_cannot_be_decoded_ends_the_connection(case, table):
         assert client.held == (0, 0, 0)
 
 
+@pytest.mark.parametrize("data", [b"\xff\x80\x80\x80\x80\x01", b"\x00\x7f\x80\x80\x80\x80\x01", b"\x7f" + b"\xff" * 9])
+def test_numbers_of_more_than_four_bytes_are_not_even_read(data):
+    """The library would: a number of a thousand digits takes it long."""
+    with pytest.raises(ConnectionFault, match="too large a number"):
+        fields.representations(data)
+
+
 def test_too_many_fields_end_the_connection():
     """Each costs us more than its sender: one byte."""
     client = Client()
@@ -191,12 +198,12 @@ def test_what_differs_in_nothing_that_matters_is_one_shape():
         client.send(head(number, data), body(number, message(b"x")))
         heads.append(client.asks[-1][0].head)
     assert len(set(map(id, heads[3:]))) == 1
+    assert client.send(head(107, block({"traceparent": "bad\n", "x-request-id": "1"}))) == ["reset 107 PROTOCOL_ERROR"]
     for number, length in ((109, 126), (111, 127), (113, 5000)):
         client.send(
             head(number, block({"traceparent": "y" * length, "x-request-id": "1"})), body(number, message(b"x"))
         )
         assert client.asks[-1][0].number == number
-    assert client.send(head(115, block({"traceparent": "bad\n", "x-request-id": "1"}))) == ["reset 115 PROTOCOL_ERROR"]
     assert len(client.blocks.heads) < 10
 
 
@@ -223,6 +230,16 @@ def test_a_shape_says_nothing_about_what_matters():
                 assert (found.head.timeout_s is not None) == ("grpc-timeout" in change)
                 assert (found.head.encoding == b"gzip") == ("grpc-encoding" in change)
                 assert (found.head.content_length is not None) == ("content-length" in change)
+
+
+def test_the_order_of_what_matters_and_of_the_rest_counts():
+    """The same representations, sound in one order and malformed in the other."""
+    client = without_table()
+    other = b"\x00\x01x\x01y"
+    for number in (5, 7):
+        client.send(head(number, block() + other), body(number, message(b"x")))
+    assert len(client.asks) == 2
+    assert client.send(head(9, other + block())) == ["reset 9 PROTOCOL_ERROR"]
 
 
 def test_a_value_is_never_taken_for_a_name():

@@ -139,6 +139,8 @@ def test_settings_cost_by_the_piece():
         heard += client.send(frame(Kind.SETTINGS, 0, 0, many))
     assert heard[-1] == f"goaway 1999 {CALM}"
     client = Client()
+    assert client.send(frame(Kind.SETTINGS, 0, 0, setting(99, 0) * 2500) * 4)[-1] == f"goaway 0 {CALM}"
+    client = Client()
     client.send(*(request(number) for number in range(1, 2000, 2)))
     frames = [settings(INITIAL_WINDOW_SIZE=size) for size in (0, 65_535)] * 1000
     assert len(client.send(*frames)) < 100

@@ -196,6 +196,16 @@ def test_more_than_the_connection_takes_ends_it():
     assert client.held == (0, 0, 0)
 
 
+def test_requests_that_look_as_before_take_room_too():
+    """Seventy whole ones of 16 kB in one read are more than the connection's window."""
+    client = Client()
+    client.forget_table()
+    numbers = range(5, 145, 2)
+    data = message(b"x" * (LARGEST_FRAME - 5))
+    heard = client.send(*map(head, numbers), *(body(number, data) for number in numbers))
+    assert heard == ["goaway 143 FLOW_CONTROL_ERROR"]
+
+
 def test_data_of_refused_streams_gives_its_room_back():
     """What is thrown away is taken, for the connection."""
     client = Client()

@@ -211,6 +211,9 @@ def test_resets_of_ours_are_remembered_for_as_many_as_may_be_open():
     heard = client.tick(MOST_TICKS + 1)
     assert heard == [f"reset {number} CANCEL" for number in numbers]
     assert client.send(*(body(number, b"x") for number in numbers[-MOST_REMEMBERED:])) == []
+    client.streams.note_reset(numbers[-1] + 2)
+    assert not client.streams.was_reset(numbers[0])
+    assert client.streams.was_reset(numbers[1])
     assert client.held == (0, 0, 0)
 
 
