@@ -3,11 +3,13 @@
 import pytest
 from hpack import Encoder
 
-from ratelimit_svc.wire.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, PRIORITY, Kind
+from ratelimit_svc.wire.http2.fields import NO_TABLE
+from ratelimit_svc.wire.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, PRIORITY, ErrorCode, Kind
+from ratelimit_svc.wire.http2.memory import Blocks
 from tests.http2_fuzz.allowed import ALLOWED
 from tests.http2_fuzz.judge import judge
-from tests.http2_fuzz.ours import QUICK_PATH
-from tests.http2_fuzz.pieces import Act
+from tests.http2_fuzz.ours import QUICK_PATH, Ours
+from tests.http2_fuzz.pieces import Act, cut
 from tests.http2_fuzz.wires import CALL, SOUND, Fields, Frame, four, messages, padded
 
 MESSAGE = messages([b"hello"], compressed=False)
@@ -82,3 +84,33 @@ def test_a_short_priority_in_headers_that_go_on():
     """The block is heard out before its stream is reset."""
     frames = *HELLO, Frame(Kind.HEADERS, PRIORITY, 1, b"\0")
     assert judge(PREFACE + b"".join(frame.data() for frame in frames)) == ["priorities"]
+
+
+def test_a_length_that_is_wrong_in_the_usual_frames():
+    """One HEADERS, one DATA: the way that is quick looks at content-length, too."""
+    frames = *HELLO, head(1, (b"content-length", b"4"), *CALL), Frame(Kind.DATA, END_STREAM, 1, MESSAGE)
+    assert judge(PREFACE + b"".join(frame.data() for frame in frames)) == ["malformed"]
+
+
+def test_the_table_keeps_up_with_what_is_ignored():
+    """Trailers on a stream that we reset are decoded: what they put into the table is used by the next call."""
+    encoder = Encoder()
+    fields = (*SOUND, (b":path", QUICK_PATH.encode()), *CALL)
+    begun = Frame(Kind.HEADERS, END_HEADERS, 1, encoder.encode(fields))
+    two = Frame(Kind.DATA, 0, 1, MESSAGE * 2)
+    late = Frame(Kind.HEADERS, END_HEADERS | END_STREAM, 1, encoder.encode([(b"x-new", b"1"), (b"x-other", b"2")]))
+    again = Frame(Kind.HEADERS, END_HEADERS, 3, encoder.encode([*fields, (b"x-new", b"1")]))
+    frames = *HELLO, begun, two, late, again, Frame(Kind.DATA, END_STREAM, 3, MESSAGE)
+    assert judge(PREFACE + b"".join(frame.data() for frame in frames)) == ["after our reset"]
+
+
+def test_a_known_block_on_a_stream_of_ours():
+    """A block that is looked up does not open a stream that no client may open: both end the connection."""
+    block = head(1).payload
+    first = head(1), NO_TABLE_KNOWN, Frame(Kind.HEADERS, END_HEADERS, 3, NO_TABLE + block)
+    known = [Frame(Kind.HEADERS, END_HEADERS, number, block) for number in (5, 7, 9, 12)]
+    ours = Ours(Blocks(QUICK_PATH))
+    steps = [
+        ours.feed([piece.data]) for piece in cut(PREFACE + b"".join(one.data() for one in (*HELLO, *first, *known)))
+    ]
+    assert [step.over for step in steps] == [*[None] * (len(steps) - 1), ErrorCode.PROTOCOL_ERROR]
