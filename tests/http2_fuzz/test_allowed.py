@@ -30,6 +30,14 @@ HELLO = (Frame(Kind.SETTINGS), Frame(Kind.SETTINGS, ACK))
 NO_TABLE_KNOWN = Frame(Kind.SETTINGS, ACK)
 CALLED = (head(1), Frame(Kind.DATA, END_STREAM, 1, MESSAGE))
 ANSWERED = (*CALLED, Frame(Act.ANSWER, 0, 0, b"so"))
+CODED = head(1).payload + b"\0\1x\x81\x07"
+"""A block with a value in Huffman's code: 0."""
+NO_TABLE_KEPT = (
+    *CALLED,
+    NO_TABLE_KNOWN,
+    Frame(Kind.HEADERS, END_HEADERS, 3, NO_TABLE + CODED),
+    Frame(Kind.HEADERS, END_HEADERS, 5, CODED),
+)
 OURS_RESET = (*CALLED, Frame(Act.RESET))
 SELF = four(1) + b"\x10"
 
@@ -59,6 +67,7 @@ EXAMPLES: dict[str, tuple[Frame, ...]] = {
         Frame(Kind.DATA, 0, 1, MESSAGE),
         trailers(1, (b"content-length", b"many")),
     ),
+    "unread code": (*HELLO, *NO_TABLE_KEPT, Frame(Kind.HEADERS, END_HEADERS, 7, head(1).payload + b"\0\1x\x81\0")),
     "no larger table": (
         *HELLO,
         head(1),
@@ -114,3 +123,10 @@ def test_a_known_block_on_a_stream_of_ours():
         ours.feed([piece.data]) for piece in cut(PREFACE + b"".join(one.data() for one in (*HELLO, *first, *known)))
     ]
     assert [step.over for step in steps] == [*[None] * (len(steps) - 1), ErrorCode.PROTOCOL_ERROR]
+
+
+def test_code_of_what_no_value_may_be():
+    """As code that is none: it is not looked at."""
+    line = b"\0\1x\x84\xff\xff\xff\xf3"  # 30 bits of it are a line feed
+    frames = *HELLO, *NO_TABLE_KEPT, Frame(Kind.HEADERS, END_HEADERS, 7, head(1).payload + line)
+    assert judge(PREFACE + b"".join(frame.data() for frame in frames)) == ["unread code"]

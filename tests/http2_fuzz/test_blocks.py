@@ -53,6 +53,8 @@ def lists(draw) -> list[Field]:
     found = [*SOUND, (b":path", draw(paths)), *CALL, *draw(st.lists(extras, max_size=4))]
     if draw(st.integers(0, 5)) == 0:
         found.insert(draw(st.integers(0, len(found))), draw(oddities))
+    if draw(st.integers(0, 3)) == 0:
+        found.insert(0, found.pop())
     return found
 
 
