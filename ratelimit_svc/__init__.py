@@ -2,8 +2,9 @@
 
 The way of a request, and where to look:
 
-    wire      bytes from Envoy, in and out           (wire/rls, wire/grpcio)
-    limiter   plan → batch → take → verdict          (read this first; its parts: plans, waiting, verdicts, deadlines)
+    wire      bytes from Envoy, in and out           (wire/rls, wire/engine: grpcio or http2, wire/tls)
+    limiter   plan → batch → take → verdict          (read this first; its parts: plans, waiting, group_commit, verdicts,
+                                                      deadlines, policy)
     rules     which rules meet which descriptor      (rules/tables has every key; rules/load, rules/match, rules/watch)
     store     where windows are kept                 (store/memory, store/redis, store/keys)
     windows   the arithmetic, in Python and in Lua   (windows/batch; sliding_window, fixed_window, token_bucket)
@@ -12,7 +13,7 @@ The way of a request, and where to look:
     Envoy's log.
 
     model has the values all of them speak, server the life of the process and state what it knows of itself, settings
-    what it can be told, admin its HTTP sides, cli its commands, demo the product shown at work.
+    what it can be told, admin its HTTP sides, cli its commands, demo the product shown at work, loadtest the product under load.
 """
 
 __version__ = "0.1.0"

@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--times", type=_count, default=1, metavar="N", help="how many requests to send, one after another"
     )
     hit.add_argument("--timeout", type=float, default=1.0, metavar="S", help="seconds that a call may take (default 1)")
+    _add_tls(hit)
     hit.set_defaults(command=_hit)
     return parser
 
@@ -125,6 +126,16 @@ def _add_manner(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--limit", type=_limit, metavar="N/UNIT", help="bring a limit along, like 5/minute, in place of the rules'"
     )
+
+
+def _add_tls(command: argparse.ArgumentParser) -> None:
+    """Add how to ask a service that has TLS."""
+    tls = command.add_argument_group("TLS", "each of these but --tls means TLS as well")
+    tls.add_argument("--tls", action="store_true", help="the service's certificate is under a public root")
+    tls.add_argument("--tls-ca", type=Path, metavar="FILE", help="PEM roots of the service's certificate")
+    tls.add_argument("--tls-cert", type=Path, metavar="FILE", help="our certificate, PEM, where one is asked for")
+    tls.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    tls.add_argument("--tls-name", metavar="NAME", help="what the service's certificate says, if not HOST")
 
 
 def _entry(text: str) -> Entry:
@@ -241,8 +252,12 @@ def _schema(arguments: argparse.Namespace) -> int:
 def _hit(arguments: argparse.Namespace) -> int:
     from ratelimit_svc.model import Code
     from ratelimit_svc.wire.calls import CallError
-    from ratelimit_svc.wire.client import Client, in_words, request
+    from ratelimit_svc.wire.client import Client, ClientTls, in_words, request
 
+    tls = ClientTls(arguments.tls_ca, arguments.tls_cert, arguments.tls_key, arguments.tls_name)
+    if bool(tls.cert) != bool(tls.key):
+        print("ratelimit-svc: --tls-cert and --tls-key go together", file=sys.stderr)
+        return FAILED
     try:
         message = request(
             arguments.domain,
@@ -256,7 +271,9 @@ def _hit(arguments: argparse.Namespace) -> int:
         print(f"ratelimit-svc: {error}", file=sys.stderr)
         return FAILED
     status = OK
-    with Client(arguments.address, timeout_s=arguments.timeout) as client:
+    with Client(
+        arguments.address, timeout_s=arguments.timeout, tls=tls if arguments.tls or any(tls) else None
+    ) as client:
         for _ in range(arguments.times):
             try:
                 response = client.ask(message)

@@ -4,33 +4,34 @@
                                 │                          │
                                 └── deadline passed ───────┴── store away ──▶ the rule's policy ──▶ answer
 
-Group commit: while a batch is with the store, whatever arrives forms the next one; at idle a request leaves at once, so
-there is no timer and no added latency. Requests with the same plan coalesce into one line, taken n at a time.
+While a batch is with the store, whatever arrives forms the next one (`group_commit`). Requests with the same plan coalesce into
+one line, taken n at a time. No request has a task, a future or a coroutine of its own.
 
 Rules: every request is answered exactly once, in time; a take is never repeated; nothing here knows protobuf, Redis or
-HTTP. Metrics are counted here, once, when a verdict is given.
+HTTP. What becomes of requests is counted here, once, when a verdict is given.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from time import perf_counter_ns
 
 from ratelimit_svc import dynamic_metadata, plans, verdicts
-from ratelimit_svc.deadlines import Deadlines
+from ratelimit_svc.deadlines import MOST_AT_ONCE, Deadlines, in_steps
 from ratelimit_svc.denials import Denial, Denials
 from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailableError
+from ratelimit_svc.group_commit import GroupCommit
 from ratelimit_svc.metrics import Metrics
-from ratelimit_svc.model import BAD_KEY, Code, Grant, Line, OnStoreFailure, Plan, Request, Verdict
+from ratelimit_svc.model import BAD_KEY, Code, Grant, OnStoreFailure, Plan, Request, Verdict
+from ratelimit_svc.policy import Policy
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.waiting import Answer, Waiting, WaitingLine, WaitingLines
 
-SHARES_KEPT, SHARED_CHARGES = 4096, 8
-"""Plans cut to this replica's share that are remembered, and the most charges of one: an outage is when nothing should take
-longer than usual. They keep their plans, too, so what they hold is bounded by both."""
+TIMEOUTS_KEPT = 1024
+"""Callers' timeouts whose patience is remembered: Envoy's is the same with every call."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +46,8 @@ class Options:
     """How many replicas share a limit while the store is away; each enforces ceil(limit / replicas)."""
     queue_limit: int = 10_000
     """How many requests may wait; beyond, the policy answers at once."""
+    batches_in_flight: int = 1
+    """How many batches may be with the store at a time."""
     plan_memory_bytes: int = 64 * 1024 * 1024
     key_prefix: str = ""
     dynamic_metadata: bool = False
@@ -62,7 +65,7 @@ class Limiter:
         store: where the windows are.
         local: windows of this process, for its share of the limits while the store is away.
         decode: bytes to Request; raises BadRequestError.
-        encode: Verdict to bytes.
+        encode: Verdict to bytes, `verdicts.earlier` included: its other arguments are what that takes.
         metrics: counted as verdicts are given.
         options: see Options.
         on_denial: told of some denials, for a log.
@@ -76,25 +79,33 @@ class Limiter:
         store: Store,
         local: MemoryStore,
         decode: Callable[[bytes], Request],
-        encode: Callable[[Verdict], bytes],
+        encode: Callable[[Verdict, int, Sequence[int]], bytes],
         metrics: Metrics,
         options: Options,
         on_denial: Callable[[Denial], None] | None = None,
     ) -> None:
-        self._store, self._local = store, local
         self._decode, self._encode = decode, encode
         self._metrics = metrics
-        self._options = options
+        self._options, self._queue_limit = options, options.queue_limit
         self._loop = asyncio.get_running_loop()
         self._planner_of = partial(plans.Planner, prefix=options.key_prefix, keep_requests=options.dynamic_metadata)
         self._planner = self._planner_of(None)
         self.plans = plans.PlanMemory(self._plan, most_bytes=options.plan_memory_bytes)
-        self._share = partial(plans.local_share, replicas=options.replicas)
-        self._share_of = lru_cache(SHARES_KEPT)(self._share)
+        self._policy = Policy(local, replicas=options.replicas)
+        self._patience_s = lru_cache(TIMEOUTS_KEPT)(self._patience_of)
         self._deadlines = Deadlines[Waiting](self._loop, self._expire)
         self.waiting = WaitingLines()
+        self._commits = GroupCommit(
+            store,
+            self.waiting,
+            most=options.batches_in_flight,
+            settle=self._settle,
+            fail=self._fail,
+            metrics=metrics,
+        )
         self._denials = Denials(self._loop.time, every_s=options.denial_log_every_s, tell=on_denial)
-        self._commits: asyncio.Task[None] | None = None
+        self._failed: deque[tuple[Waiting, StoreUnavailableError]] = deque()
+        """Those whom the store has failed, and who will be told by policy in the loop's next turns."""
 
     def __repr__(self) -> str:
         return f"<Limiter: {self.waiting.requests} waiting, {self.plans!r}>"
@@ -112,7 +123,7 @@ class Limiter:
     def use(self, rules: RuleSet) -> None:
         """Put these rules in force. Windows keep their counts: keys do not name limits."""
         self._planner = self._planner_of(rules)
-        self._share_of.cache_clear()
+        self._policy.clear()
         self.plans.clear()
 
     def submit(self, data: bytes, answer: Answer, *, timeout_s: float | None = None) -> Waiting | None:
@@ -133,18 +144,17 @@ class Limiter:
             self._metrics.bad_requests += 1
             answer(error)
             return None
-        if not plan.charges:
-            answer(self._tell(plan, verdicts.granted(plan, Grant(1, ()), 0)))
+        if plan.answer is not None:
+            answer(plan.answer)
             return None
         waiting = Waiting(plan, answer)
-        if self.waiting.requests >= self._options.queue_limit:
+        if self.waiting.requests + len(self._failed) >= self._queue_limit:
             self._metrics.policy_decisions.shed += 1
             self._answer_by_policy(waiting, StoreUnavailableError("too many requests wait for the store"))
             return None
         self.waiting.add(waiting)
-        self._deadlines.add(waiting, self._loop.time() + self._patience_s(timeout_s))
-        if self._commits is None:
-            self._commits = self._loop.create_task(self._commit(), name="group commit")
+        self._deadlines.add(waiting, self._patience_s(timeout_s))
+        self._commits.wake()
         return waiting
 
     async def ask(self, data: bytes, *, timeout_s: float | None = None) -> bytes:
@@ -177,90 +187,62 @@ class Limiter:
     def close(self) -> None:
         """Forget what is left."""
         self._deadlines.close()
-        if self._commits is not None:
-            self._commits.cancel()
+        self._failed.clear()
+        self._commits.close()
 
     def _plan(self, data: bytes) -> Plan:
         self._metrics.plan_memory_misses += 1
-        return self._planner.plan(self._decode(data))
+        plan = self._planner.plan(self._decode(data))
+        if not plan.charges:
+            plan.answer = self._tell(plan, verdicts.granted(plan, Grant(1, ())))
+        return plan
 
-    def _patience_s(self, timeout_s: float | None) -> float:
+    def _patience_of(self, timeout_s: float | None) -> float:
         """Return how long a request may wait: below the caller's own timeout, however short that is."""
         longest = self._options.store_timeout_s
         if timeout_s is None:
             return longest
-        return min(longest, max(timeout_s - self._options.deadline_margin_s, timeout_s / 2))
+        patience_s = max(timeout_s - self._options.deadline_margin_s, timeout_s / 2)
+        return longest if patience_s >= longest else in_steps(patience_s)
 
-    # ── group commit ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _commit(self) -> None:
-        """Take batch after batch until nobody waits."""
-        try:
-            while self.waiting:
-                batch = self.waiting.next_batch()
-                if batch:
-                    await self._take(batch)
-        finally:
-            self._commits = None
-
-    async def _take(self, batch: Sequence[WaitingLine]) -> None:
-        """Take one batch and answer its requests."""
-        self._metrics.batches += 1
-        self._metrics.lines += len(batch)
-        started = perf_counter_ns()
-        try:
-            grants = await self._store.take([Line(line.plan.charges, len(line.requests)) for line in batch])
-        except StoreUnavailableError as error:
-            for line in batch:
-                self._metrics.store_failures.unavailable += self._fail(line, error)
-            return
-        except Exception as error:  # noqa: BLE001 — a defect: nobody shall wait for it in vain
-            self._report(error, batch)
-            return
-        self._metrics.store_latency.observe((perf_counter_ns() - started) // 1000)
-        for line, grant in zip(batch, grants, strict=True):
-            if grant.granted == BAD_KEY:
-                foreign = StoreUnavailableError("a window's key holds something that is not ours")
-                self._metrics.store_failures.bad_key += self._fail(line, foreign)
-                continue
-            try:
-                self._settle(line, grant)
-            except Exception as error:  # noqa: BLE001 — a defect, as above
-                self._report(error, [line])
-
-    def _report(self, error: Exception, lines: Sequence[WaitingLine]) -> None:
-        """Answer by policy what a defect of ours left unanswered, and let the loop's handler log it."""
-        self._loop.call_exception_handler({"message": "a batch could not be answered", "exception": error})
-        for line in lines:
-            self._metrics.store_failures.unavailable += self._fail(line, StoreUnavailableError("internal error"))
+    # ── with the store ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _settle(self, line: WaitingLine, grant: Grant) -> None:
-        """Answer a line's requests. Grants go first to those that the policy has already let pass."""
-        plan, requests = line.plan, line.requests
-        if len(requests) > 1:
-            requests.sort(key=lambda waiting: (not waiting.admitted, waiting.done))
-        later = grant.granted
-        passed = refused = 0
-        refusal: bytes | None = None
-        for waiting in requests:
-            later -= 1
-            if waiting.done:
-                continue
-            if later >= 0:
-                told = self._tell(plan, verdicts.granted(plan, grant, later))
-                passed += 1
-            else:
-                told = refusal = refusal or self._tell(plan, verdicts.denied(plan, grant))
-                refused += 1
-            waiting.done = True
-            waiting.answer(told)
+        """Answer a line's requests. Grants go first to those that the policy has already let pass, last to who has gone."""
+        if grant.granted == BAD_KEY:
+            foreign = StoreUnavailableError("a window's key holds something that is not ours")
+            self._metrics.store_failures.bad_key += self._to_policy(line, foreign)
+            return
+        plan, requests = line.plan, [waiting for waiting in line.requests if not waiting.done]
+        grants = grant.granted
+        if len(requests) < len(line.requests):
+            grants = max(0, grants - sum(waiting.admitted for waiting in line.requests))
+        passed, refused = requests[:grants], requests[grants:]
         if passed:
-            self._metrics.granted(plan, grant, passed)
-            if grant.overdrawn and verdicts.denying(plan, grant):
-                self._note_over_limit(plan, grant, passed)
+            self._pass(plan, grant, passed, grants - 1)
         if refused:
-            self._metrics.denied(plan, verdicts.denying(plan, grant), refused)
-            self._note_over_limit(plan, grant, refused)
+            denying = verdicts.denying(plan, grant)
+            told = self._tell(plan, verdicts.denied(plan, grant))
+            for waiting in refused:
+                if not waiting.done:  # else another's answer has made its caller go
+                    waiting.done = True
+                    waiting.answer(told)
+            self._metrics.denied(plan, denying, len(refused))
+            self._note_over_limit(plan, grant, len(refused))
+
+    def _pass(self, plan: Plan, grant: Grant, requests: Sequence[Waiting], later: int) -> None:
+        """Answer those of a line that were granted: so many come after the first."""
+        verdict = verdicts.granted(plan, grant)
+        hits = verdicts.taken(plan) if later else ()
+        for waiting in requests:
+            if not waiting.done:  # else another's answer has made its caller go
+                told = self._tell(plan, verdict, later, hits)
+                waiting.done = True
+                waiting.answer(told)
+            later -= 1
+        self._metrics.granted(plan, grant, len(requests))
+        if verdict.code is Code.OVER_LIMIT:  # overdrawn
+            self._note_over_limit(plan, grant, len(requests))
 
     def _note_over_limit(self, plan: Plan, grant: Grant | None, requests: int) -> None:
         """Count requests over their limits, and tell the log of some. They are answered: a log that fails harms nobody."""
@@ -279,38 +261,58 @@ class Limiter:
         self._metrics.store_failures.timeout += 1
         self._answer_by_policy(waiting, StoreUnavailableError("the store did not answer in time"))
 
-    def _fail(self, line: WaitingLine, error: StoreUnavailableError) -> int:
-        """Answer a line that the store did not take; return how many still waited."""
-        left = [waiting for waiting in line.requests if not waiting.done]
-        for waiting in left:
-            self._answer_by_policy(waiting, error)
+    def _fail(self, line: WaitingLine, error: StoreUnavailableError) -> None:
+        """Answer a line that the store did not take."""
+        self._metrics.store_failures.unavailable += self._to_policy(line, error)
+
+    def _to_policy(self, line: WaitingLine, error: StoreUnavailableError) -> int:
+        """Let the policy answer a line in the next turns of the loop; return how many still waited."""
+        left = [(waiting, error) for waiting in line.requests if not waiting.done]
+        if left and not self._failed:
+            self._loop.call_soon(self._answer_failed)
+        self._failed.extend(left)
         return len(left)
+
+    def _answer_failed(self) -> None:
+        """Answer some of those whom the store has failed. In an outage that may be all that wait: others get their turns."""
+        left = MOST_AT_ONCE
+        try:
+            while self._failed and left > 0:
+                waiting, error = self._failed.popleft()
+                if not waiting.done:
+                    left -= 1
+                    self._answer_by_policy(waiting, error)
+        finally:
+            if self._failed:
+                self._loop.call_soon(self._answer_failed)
 
     def _answer_by_policy(self, waiting: Waiting, error: StoreUnavailableError) -> None:
         """Answer as the rules say for when the store does not: the strongest policy among the request's gates."""
         waiting.done = True
-        plan = waiting.plan
-        policy = plan.on_store_failure
+        policy = waiting.plan.on_store_failure
         self._metrics.policy_decisions.count(policy)
         if policy is OnStoreFailure.ERROR and not self._options.shadow_mode:  # Envoy might deny for an error
             waiting.answer(error)
             return
-        grant: Grant | None = None
-        if policy is OnStoreFailure.LOCAL:
-            plan = self._share_of(plan) if len(plan.charges) <= SHARED_CHARGES else self._share(plan)
-            (grant,) = self._local.take_now([Line(plan.charges, 1)])
-            verdict = verdicts.granted(plan, grant, 0) if grant.granted else verdicts.denied(plan, grant)
-        else:
-            verdict = verdicts.by_policy(plan, policy)
+        plan, verdict, grant = self._policy.decide(waiting.plan)
         waiting.admitted = verdict.code is Code.OK
         waiting.answer(self._tell(plan, verdict))
         if verdict.code is Code.OVER_LIMIT:
             self._note_over_limit(plan, grant, 1)
 
-    def _tell(self, plan: Plan, verdict: Verdict) -> bytes:
-        """Return a verdict's bytes, with what access logs want to know of it where that is asked for."""
+    def _tell(self, plan: Plan, verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> bytes:
+        """Return a verdict's bytes, with what access logs want to know of it where that is asked for.
+
+        Args:
+            plan: what was asked.
+            verdict: as the last of a line's granted requests is told.
+            later: how many come after this one.
+            hits: what each of them takes; see `verdicts.earlier`.
+        """
         if self._options.shadow_mode and verdict.code is Code.OVER_LIMIT:
             verdict = verdict._replace(code=Code.OK)
         if plan.request is not None:
+            if later:
+                verdict, later = verdicts.earlier(verdict, later, hits), 0
             verdict = verdict._replace(metadata=dynamic_metadata.describe(plan, plan.request, verdict))
-        return self._encode(verdict)
+        return self._encode(verdict, later, hits)

@@ -1,8 +1,8 @@
 """The server: one life, top to bottom: build → start → ready → drain → close."""
 
 import asyncio
-import gc
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
@@ -11,8 +11,9 @@ from typing import Any
 
 import structlog
 
-from ratelimit_svc import __version__
+from ratelimit_svc import __version__, garbage
 from ratelimit_svc.admin import debug, http
+from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
@@ -27,15 +28,19 @@ from ratelimit_svc.state import NO_RULES, State
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.wire import rls
-from ratelimit_svc.wire.engine import EngineOptions
-from ratelimit_svc.wire.grpcio import GrpcioEngine
+from ratelimit_svc.wire.engine import Engine, EngineOptions
 from ratelimit_svc.wire.health import Health as WireHealth
 from ratelimit_svc.wire.methods import methods
+from ratelimit_svc.wire.tls import ServerTls, TlsFilesError
 
 DRAINING = "draining"
 
 EXPIRE_EVERY_S = 0.1
 """How often windows in memory that hold nothing are forgotten, if no request does it."""
+
+SWITCH_S = 0.0005
+"""How long another thread may keep the loop waiting for the interpreter: rules compile beside it, and pages of metrics are made.
+Python's own 5 ms are a quarter of Envoy's deadline, and come one after another."""
 
 log = structlog.get_logger()
 
@@ -67,18 +72,20 @@ async def serve(settings: Settings) -> None:
         )
         life.callback(limiter.close)
         watched = WireHealth()
-        engine = GrpcioEngine(limiter, methods(watched), EngineOptions(max_message_bytes=settings.max_message_bytes))
-        state.measure(limiter, local)
+        engine = engine_named(settings.engine)(limiter, methods(watched), _engine_options(settings, state))
+        state.measure(limiter, local, engine)
         if settings.shadow_mode:
             log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
 
         # start
         await life.enter_async_context(_running("expiry", _expire(local), stop))
+        await life.enter_async_context(_running("garbage", garbage.collect_when_quiet(lambda: metrics.requests), stop))
         await life.enter_async_context(_running("rules watch", _watch_rules(settings, state, limiter, look), stop))
         await _either(state.rules_seen.wait(), stop.wait())
         if stop.is_set():
             return
-        _spare_the_loop_full_collections()
+        garbage.spare_the_loop()
+        sys.setswitchinterval(SWITCH_S)
         grpc_port = await engine.start(settings.grpc_host, settings.grpc_port)
         life.push_async_callback(engine.stop, 0)
         app = http.make_app(
@@ -128,6 +135,41 @@ def _options(settings: Settings) -> Options:
     )
 
 
+def engine_named(name: str) -> type[Engine]:
+    """Return the engine that the setting ENGINE names. Only the one that serves is imported."""
+    if name == "http2":
+        from ratelimit_svc.wire.http2.engine import Http2Engine  # noqa: PLC0415
+
+        return Http2Engine
+    from ratelimit_svc.wire.grpcio import GrpcioEngine  # noqa: PLC0415
+
+    return GrpcioEngine
+
+
+def _engine_options(settings: Settings, state: State) -> EngineOptions:
+    return EngineOptions(
+        max_message_bytes=settings.max_message_bytes,
+        max_connection_age_s=settings.grpc_max_connection_age_us / MICROSECONDS or None,
+        max_connection_age_grace_s=settings.grpc_max_connection_age_grace_us / MICROSECONDS or None,
+        tls=_tls(settings, state),
+    )
+
+
+def _tls(settings: Settings, state: State) -> ServerTls | None:
+    """Read the certificates.
+
+    Raises:
+        SettingsError: they cannot be used.
+    """
+    files = settings.tls_files
+    if files is None:
+        return None
+    try:
+        return ServerTls(**files._asdict(), on_renewed=state.on_tls_renewed, on_failure=state.on_tls_failure)
+    except TlsFilesError as error:
+        raise SettingsError(f"GRPC_SERVER_USE_TLS is true, but {error}") from error
+
+
 @asynccontextmanager
 async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncIterator[MemoryStore | RedisStore]:
     """Open the store that the settings name."""
@@ -143,16 +185,6 @@ async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncI
         on_down=state.on_store_down,
     ) as store:
         yield store
-
-
-def _spare_the_loop_full_collections() -> None:
-    """Take all that is there now, modules above all, out of the collector's sight.
-
-    A full pass over it takes 40 to 90 ms (measured: 70 000 objects), some seconds after the start and then again and again,
-    and stands between every request under way and its deadline.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def _on_signals(stop: asyncio.Event, look: asyncio.Event) -> None:

@@ -18,6 +18,8 @@ from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.rules.words import in_words
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.store.memory import MemoryStore
+from ratelimit_svc.wire.engine import Engine
+from ratelimit_svc.wire.tls import TlsFilesError
 
 NO_RULES, STORE_AWAY = "no rules loaded", "the store is away"
 
@@ -79,6 +81,14 @@ class State:
         for finding in error.findings:
             log.error("rules not loaded", finding=str(finding), kept=kept)
 
+    def on_tls_renewed(self) -> None:
+        """Note that changed TLS files are in use. Called in any thread."""
+        log.info("TLS files are renewed", cert=self.settings.grpc_server_tls_cert)
+
+    def on_tls_failure(self, error: TlsFilesError) -> None:
+        """Note that changed TLS files cannot be used. Called in any thread."""
+        log.error("TLS files cannot be used: those before them stay in use", reason=str(error))
+
     def detail(self) -> Mapping[str, object]:
         """Return what `/healthcheck?verbose` shows."""
         return {
@@ -99,7 +109,7 @@ class State:
             },
         }
 
-    def measure(self, limiter: Limiter, local: MemoryStore) -> None:
+    def measure(self, limiter: Limiter, local: MemoryStore, engine: Engine) -> None:
         """Tell the metrics where their gauges are read."""
         gauges = self.metrics.gauges
         gauges.queue_length = lambda: limiter.waiting.requests
@@ -107,6 +117,7 @@ class State:
         gauges.plan_memory_entries = lambda: len(limiter.plans)
         gauges.memory_windows = lambda: len(local)
         gauges.memory_windows_forgotten = lambda: local.forgotten
+        gauges.wire = engine.wire
         gauges.store_up = lambda: self.store_up
         gauges.ready = lambda: self.health.ready
 

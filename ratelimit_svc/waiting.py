@@ -10,6 +10,9 @@ from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.model import Plan
 from ratelimit_svc.store import MAX_CHARGES, MAX_LINES
 
+MAX_REQUESTS = 1_000
+"""Requests in one batch: all are answered in one turn of the loop, which takes a few µs each."""
+
 Answer = Callable[[bytes | RateLimitError], None]
 """Called once with the verdict's bytes, or with the error that the caller is told."""
 
@@ -17,7 +20,10 @@ Answer = Callable[[bytes | RateLimitError], None]
 class Waiting:
     """One request that waits for the store."""
 
-    __slots__ = ("admitted", "answer", "done", "plan")
+    __slots__ = ("admitted", "answer", "done", "due", "plan")
+
+    due: float
+    """Written by `Deadlines`."""
 
     def __init__(self, plan: Plan, answer: Answer) -> None:
         self.plan = plan
@@ -33,9 +39,9 @@ class WaitingLine:
 
     __slots__ = ("plan", "requests")
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, requests: list[Waiting]) -> None:
         self.plan = plan
-        self.requests: list[Waiting] = []
+        self.requests = requests
 
 
 class WaitingLines:
@@ -53,28 +59,42 @@ class WaitingLines:
 
     def add(self, waiting: Waiting) -> None:
         """Let a request wait: in line with its like where that is exact (`Plan.coalesces`), else in one of its own."""
-        line = self._joinable.get(waiting.plan)
-        if line is None:
-            line = WaitingLine(waiting.plan)
-            self._lines.append(line)
-            if waiting.plan.coalesces:
-                self._joinable[waiting.plan] = line
-        line.requests.append(waiting)
         self.requests += 1
+        plan = waiting.plan
+        line = self._joinable.get(plan)
+        if line is not None:
+            line.requests.append(waiting)
+            return
+        line = WaitingLine(plan, [waiting])
+        self._lines.append(line)
+        if plan.coalesces:
+            self._joinable[plan] = line
 
     def next_batch(self) -> list[WaitingLine]:
-        """Take out the lines that go next, as many as one batch holds, without the requests that are done already."""
+        """Take out the lines that go next, as many as one batch holds, without the requests that are done already.
+
+        Empty only if nobody waits any more.
+        """
         batch: list[WaitingLine] = []
-        charges = 0
-        while self._lines and len(batch) < MAX_LINES:
-            line = self._lines[0]
-            charges += len(line.plan.charges)
-            if charges > MAX_CHARGES:
+        charges, room = MAX_CHARGES, MAX_REQUESTS
+        while self._lines and len(batch) < MAX_LINES and room > 0:
+            if charges < len(self._lines[0].plan.charges):
                 break
-            self._lines.popleft()
-            self._joinable.pop(line.plan, None)
+            line = self._next_line(room)
             self.requests -= len(line.requests)
             line.requests = [waiting for waiting in line.requests if not waiting.done]
             if line.requests:
+                charges -= len(line.plan.charges)
+                room -= len(line.requests)
                 batch.append(line)
         return batch
+
+    def _next_line(self, most: int) -> WaitingLine:
+        """Take out the line that comes next, or as many of its requests."""
+        line = self._lines[0]
+        if len(line.requests) > most:
+            first, line.requests = line.requests[:most], line.requests[most:]
+            return WaitingLine(line.plan, first)
+        self._lines.popleft()
+        self._joinable.pop(line.plan, None)
+        return line

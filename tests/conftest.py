@@ -21,13 +21,17 @@ from tests.limiting import Recording
 settings.register_profile("ci", derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-BOTH_LOOPS = {"test_store", "test_limiter", "test_coalescing", "test_in_time", "test_policy", "test_grpcio"}
+BOTH_LOOPS = {"test_store", "test_connection", "test_limiter", "test_coalescing", "test_in_time", "test_policy"}
 """Tests that run on both loops, which differ in what a broken connection raises and in their timers."""
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run tests on the loop that the service runs on, some on asyncio's as well."""
-    both = item.nodeid.split("::")[0].removesuffix(".py").rpartition("/")[2] in BOTH_LOOPS
+    path = item.nodeid.split("::")[0]
+    both = (
+        path.startswith(("tests/conformance/", "tests/http2/test_call", "tests/attacks/test_slow"))
+        or path.removesuffix(".py").rpartition("/")[2] in BOTH_LOOPS
+    )
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
     return loops | {"asyncio": asyncio.new_event_loop} if both else loops
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ratelimit_svc import verdicts
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
@@ -45,18 +46,21 @@ class Recording:
         self.asked = asyncio.Event()
         self.away = False
 
-    async def take(self, lines) -> list[Grant]:
+    def take(self, lines) -> asyncio.Future[list[Grant]]:
         self.batches.append(list(lines))
         self.asked.set()
+        return asyncio.ensure_future(self._take(lines))
+
+    async def _take(self, lines) -> list[Grant]:
         await self.go.wait()
         if self.away:
             raise StoreUnavailableError("away")
         return await self.store.take(lines)
 
 
-def as_it_is(verdict: Verdict) -> Any:
+def as_it_is(verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> Any:
     """Hand verdicts through where bytes are expected: these tests look at values."""
-    return verdict
+    return verdicts.earlier(verdict, later, hits) if later else verdict
 
 
 def rules_of(*descriptors: Sequence[Rule], tenant: str | None = None, domain: str = "shop", **others) -> RuleSet:
@@ -91,7 +95,7 @@ async def tell(limiter: Limiter, data: bytes) -> Verdict:
 
 async def settled(limiter: Limiter) -> None:
     """Wait until the store has taken all that waited."""
-    await until(lambda: limiter._commits is None)
+    await until(lambda: limiter._commits.idle and not limiter._failed)
 
 
 def asks(*descriptors: str, hits: int = 0) -> bytes:

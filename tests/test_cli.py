@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 from ratelimit_svc import __version__
 from ratelimit_svc.cli import _parser
 from ratelimit_svc.demo.parts import Replica
 from ratelimit_svc.settings import TABLE
+from tests.certificates import Files
 
 CONFIG = Path(__file__).parents[1] / "config"
 
@@ -211,6 +213,25 @@ async def test_hit_asks_a_running_service(good, tmp_path):
     assert "Traceback" not in nobody.stderr
 
 
+async def test_hit_speaks_tls(good, tmp_path):
+    """With the root's file it gets through, also where the certificate has another name than the address; without, not."""
+    files = Files(tmp_path)
+    files.put(trustme.CA())
+    env = {
+        "GRPC_SERVER_USE_TLS": "true",
+        "GRPC_SERVER_TLS_CERT": str(files.cert),
+        "GRPC_SERVER_TLS_KEY": str(files.key),
+    }
+    async with Replica(tmp_path / "replica", rules=good, env=env) as replica:
+        hit = ["hit", replica.address, "shop", "tenant=gold"]
+        private = await asyncio.to_thread(run, *hit, "--tls-ca", files.ca)
+        named = await asyncio.to_thread(run, *hit, "--tls-ca", files.ca, "--tls-name", "localhost")
+        wrong = await asyncio.to_thread(run, *hit, "--tls-ca", files.ca, "--tls-name", "other.example")
+        public = await asyncio.to_thread(run, *hit, "--tls")
+    assert [told.returncode for told in (private, named, wrong, public)] == [0, 0, 2, 2]
+    assert "UNAVAILABLE" in public.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -220,6 +241,8 @@ async def test_hit_asks_a_running_service(good, tmp_path):
         (["hit", "127.0.0.1:1", "shop", "tenant"], "an entry is written key=value"),
         (["hit", "127.0.0.1:1", "shop", "a=b", "--hits", "0"], "must be a whole number from 1"),
         (["hit", "127.0.0.1:1", "shop", "a=b", "--limit", "5/fortnight"], "a limit is written like 5/minute"),
+        (["hit", "127.0.0.1:1", "shop", "a=b", "--tls-cert", "x"], "--tls-cert and --tls-key go together"),
+        (["hit", "127.0.0.1:1", "shop", "a=b", "--tls-ca", "/nowhere/x.pem"], "/nowhere/x.pem"),
         (["nonsense"], "invalid choice"),
     ],
 )

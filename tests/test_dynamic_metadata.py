@@ -133,7 +133,7 @@ def described(request: Request, rules, **others) -> dict[str, Any]:
     """What is told of a request that has passed every limit."""
     plan = Planner(rules, keep_requests=True).plan(request)
     outcome = Outcome(**{"remaining": 1, "empty_us": 0, "fits_in_us": 0, **others})
-    return dynamic_metadata.describe(plan, request, verdicts.granted(plan, Grant(1, (outcome,) * len(plan.charges)), 0))
+    return dynamic_metadata.describe(plan, request, verdicts.granted(plan, Grant(1, (outcome,) * len(plan.charges))))
 
 
 def asks(*places: int, hits: int = 0) -> Request:
@@ -192,7 +192,7 @@ def test_what_was_denied_tells_no_metadata():
     rules = rules_of((rule(0, role=Role.QUOTA, metadata=ONE),), (rule(1, role=Role.QUOTA, metadata=OTHER),))
     plan = Planner(rules).plan(asks(0, 1))
     grant = Grant(1, (Outcome(0, 1, 1), Outcome(1, 1, 0)))
-    assert dynamic_metadata.describe(plan, asks(0, 1), verdicts.granted(plan, grant, 0))["metadata"] == OTHER
+    assert dynamic_metadata.describe(plan, asks(0, 1), verdicts.granted(plan, grant))["metadata"] == OTHER
 
 
 def test_all_of_it_goes_over_the_wire():

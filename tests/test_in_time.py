@@ -89,6 +89,22 @@ async def test_a_caller_who_went_takes_no_grant_from_one_who_waits(held):
     assert [verdict.code for verdict in answers.told] == [Code.OK] * 5
 
 
+async def test_a_caller_who_goes_while_others_are_answered_is_not_answered(held):
+    """An answer may end a connection, and with it others of the same line."""
+    limiter, told = make(held), []
+    for _ in range(2):  # all are granted, and then denied
+        waiting: list[Any] = []
+
+        def answer(verdict: Any, waiting: list[Any] = waiting) -> None:
+            told.append(verdict.code)
+            for other in waiting:
+                limiter.cancel(other)
+
+        waiting += [limiter.submit(asks("tenant=a", hits=1), answer) for _ in range(5)]
+        await settled(limiter)
+    assert told == [Code.OK, Code.OVER_LIMIT]
+
+
 async def test_nobody_is_answered_twice(held):
     """Neither when the store fails after the deadline, nor when it answers then, nor after a cancel."""
     limiter, answers = make(held), Answers()
@@ -178,7 +194,7 @@ async def test_a_verdict_that_cannot_be_written_costs_nobody_else_anything(held)
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(repr(context.get("exception"))))
     limiter, broken = make(held), [True]
 
-    def encode(verdict: Verdict) -> Any:
+    def encode(verdict: Verdict, *_: Any) -> Any:
         if broken and verdict.statuses[0].remaining == 3:
             broken.clear()
             raise OverflowError

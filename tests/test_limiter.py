@@ -63,6 +63,18 @@ async def test_what_asks_no_window_is_answered_without_the_store(held):
     assert held.batches == []
 
 
+async def test_an_answer_without_windows_is_written_once(held):
+    """It is the same each time, and remembered with the plan."""
+    limiter, answers = make(held), Answers()
+    for _ in range(3):
+        limiter.submit(asks("none=1", "free=1"), answers)
+    assert len({id(each) for each in answers.told}) == 1
+    limiter.use(load([RuleFile("rules.yaml", RULES.replace("none", "tenant").encode())]))
+    limiter.submit(asks("none=1", "free=1"), answers)
+    assert answers.told[3] == answers.told[0]
+    assert answers.told[3] is not answers.told[0]
+
+
 async def test_hits_add_up_and_zero_is_a_check(held):
     """hits_addend of the request counts for its descriptors; a descriptor's own 0 asks and counts nothing."""
     limiter = make(held)
@@ -250,9 +262,9 @@ async def test_the_shares_of_an_outage_keep_little_and_are_dropped_with_the_rule
     for number in range(50):
         await tell(limiter, asks(*[f"tenant=t{number}-{part}" for part in range(20)]))
         await tell(limiter, asks(f"tenant=t{number}"))
-    assert limiter._share_of.cache_info().currsize == 50
+    assert limiter._policy._share_of.cache_info().currsize == 50
     limiter.use(load([RuleFile("rules.yaml", RULES.encode())]))
-    assert limiter._share_of.cache_info().currsize == 0
+    assert limiter._policy._share_of.cache_info().currsize == 0
 
 
 @pytest.mark.parametrize(

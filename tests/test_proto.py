@@ -125,10 +125,12 @@ def test_generated_code_is_current(tmp_path: Path) -> None:
 
     With another grpcio-tools the bytes differ for its own reasons, so the script refuses, and this test fails saying why.
     """
-    command = [sys.executable, str(ROOT / "proto" / "generate.py"), "--out", str(tmp_path)]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    protoset = tmp_path / "rls.protoset"
+    command = [sys.executable, "proto/generate.py", "--out", str(tmp_path), "--protoset", str(protoset)]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
     assert files_below(tmp_path) == files_below(ROOT / "ratelimit_svc" / "pb")
+    assert protoset.read_bytes() == (ROOT / "deploy/loadtest/profiles/rls.protoset").read_bytes()
 
 
 def test_no_global_envoy_package() -> None:

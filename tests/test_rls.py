@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
@@ -25,7 +26,9 @@ from ratelimit_svc.model import (
 )
 from ratelimit_svc.pb.envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescriptor
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
+from ratelimit_svc.verdicts import earlier
 from ratelimit_svc.wire import rls
+from ratelimit_svc.wire.client import request as ask
 
 with warnings.catch_warnings():  # it declares its oneofs in a way that the installed pydantic calls old
     warnings.filterwarnings("ignore", message="Using `@model_validator`", category=DeprecationWarning)
@@ -244,6 +247,69 @@ def test_broken_requests_never_crash(message: theirs.RateLimitRequest, start: in
     decode_or_refuse(data[:start] + patch + data[end:])
 
 
+# ── by hand or by protobuf ────────────────────────────────────────────────────────────────────────────────────────────
+
+pieces: st.SearchStrategy[bytes] = st.deferred(
+    lambda: (
+        st.sampled_from(
+            [b"", b"\x0a\x01d", b"\x0a\x00", b"\x18\x05", b"\x12\x02\x0a\x00", b"\x0a\x81\x00d", b"\x8a\x00\x01d"]
+        )
+        | st.sampled_from(
+            [b"\x0b\x0c", b"\x0a\x02\xc3\xa9", b"\x0a\x01\xff", b"\x0a\x03\xed\xa0\x80", b"\x22\x02\x08\x03", NEWER]
+        )
+        | st.text(max_size=3).map(lambda text: b"\x0a%c%b" % (len(text.encode()), text.encode()))
+        | st.tuples(st.sampled_from([0x0A, 0x12, 0x1A]), st.lists(pieces, max_size=3).map(b"".join)).map(
+            lambda field: bytes([field[0]]) + _length(len(field[1])) + field[1]
+        )
+    )
+)
+"""Fields of all kinds and depths: repeated, empty, unknown, in groups, overlong, broken."""
+
+
+def _length(number: int) -> bytes:
+    return bytes([number]) if number < 0x80 else bytes([number & 0x7F | 0x80, number >> 7])
+
+
+def read(reader: Callable[[bytes], Request | None], data: bytes) -> Request | str | None:
+    """What a reader makes of these bytes: a request, or what the caller is told."""
+    try:
+        return reader(data)
+    except BadRequestError as error:
+        return str(error)
+
+
+@given(st.lists(pieces, max_size=5).map(b"".join))
+def test_what_is_read_by_hand_is_what_protobuf_reads(data: bytes) -> None:
+    """Whatever the bytes: where the hand has an answer, it is protobuf's."""
+    assert read(rls.decode, data) == read(rls._any, data)
+
+
+@given(requests, st.integers(0, 200), st.integers(0, 200), st.binary(max_size=4))
+def test_a_broken_request_is_read_by_hand_as_protobuf_reads_it(
+    message: theirs.RateLimitRequest, start: int, end: int, patch: bytes
+) -> None:
+    """Requests with some bytes replaced, which may by chance be requests again."""
+    data = bytes(message)
+    data = data[:start] + patch + data[end:]
+    assert read(rls.decode, data) == read(rls._any, data)
+
+
+@pytest.mark.parametrize("length", [0, 1, 126, 127, 128, 129, 300, 16_383 - 40, 16_384, 70_000])
+def test_values_of_any_length(length: int) -> None:
+    """Lengths of one byte, two and three."""
+    entry = theirs_common.RateLimitDescriptorEntry(key="k", value="v" * length)
+    data = bytes(theirs.RateLimitRequest(domain="d", descriptors=[theirs_common.RateLimitDescriptor(entries=[entry])]))
+    assert rls.decode(data) == Request("d", (Descriptor((Entry("k", "v" * length),)),))
+    if 0 < length < 16_000:
+        assert rls._usual(data) is not None
+
+
+def test_what_envoy_sends_is_read_by_hand() -> None:
+    """Else this would be slow, and no other test would tell."""
+    entries_ = [Entry("tenant", "acme"), Entry("path", "/é")]
+    assert rls._usual(ask("shop", [entries_, entries_[:1]]).SerializeToString()) is not None
+
+
 def override(unit: int = Unit.MINUTE, multiplier: int | None = None, requests_per_unit: int = 3) -> bytes:
     """Serialize a request of one descriptor that brings a limit along."""
     message = RateLimitRequest(domain="d")
@@ -298,6 +364,66 @@ def test_the_longest_period_is_ten_years(unit: Unit, multiplier: int) -> None:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # encode
+
+
+def by_protobuf(verdict: Verdict) -> bytes:
+    """Write a verdict by protobuf's own library."""
+    message = RateLimitResponse()
+    message.overall_code = verdict.code  # type: ignore[assignment] # the same numbers, by model.Code's contract
+    for told in verdict.statuses:
+        status = message.statuses.add()
+        status.code = told.code  # type: ignore[assignment] # as above
+        status.limit_remaining = told.remaining
+        if told.limit is not None:
+            status.current_limit.requests_per_unit = told.limit.requests_per_unit
+            status.current_limit.name = told.limit.name
+            if told.limit.unit is not None:
+                status.current_limit.unit = told.limit.unit  # type: ignore[assignment] # as above, by model.Unit's
+                if told.limit.multiplier != 1:
+                    status.current_limit.unit_multiplier.value = told.limit.multiplier
+        if told.reset_s is not None:
+            status.duration_until_reset.seconds = told.reset_s
+    if verdict.metadata is not None:
+        message.dynamic_metadata.update(verdict.metadata)
+    return message.SerializeToString()
+
+
+told_limits = st.builds(
+    Limit, uint32, st.none() | st.sampled_from(Unit), st.text(max_size=200), multiplier=st.integers(1, 2**32 - 1)
+)
+told_statuses = st.builds(
+    Status, st.sampled_from(Code), st.none() | told_limits, uint32, st.none() | st.integers(0, 315_360_000)
+)
+plain_values: st.SearchStrategy[object] = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=5,
+)
+"""What JSON can say."""
+verdicts_ = st.builds(
+    Verdict,
+    st.sampled_from(Code),
+    st.lists(told_statuses, max_size=4).map(tuple),
+    st.none() | st.dictionaries(texts, plain_values, max_size=2),
+)
+
+
+@given(verdicts_)
+def test_what_is_written_by_hand_is_what_protobuf_writes(verdict: Verdict) -> None:
+    """To the byte."""
+    if verdict.metadata:  # a map's entries have no order
+        read_back = RateLimitResponse.FromString
+        assert read_back(rls.encode(verdict)) == read_back(by_protobuf(verdict))
+    else:
+        assert rls.encode(verdict) == by_protobuf(verdict)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**31), st.integers(0, 9)), max_size=4), st.integers(1, 2000))
+def test_who_was_granted_earlier_is_told_that_more_is_left(each: list[tuple[int, int]], later: int) -> None:
+    """As `verdicts.earlier` says it."""
+    verdict = Verdict(Code.OK, tuple(Status(Code.OK, None, left, 1) for left, _ in each))
+    hits = [taken for _, taken in each]
+    assert rls.encode(verdict, later, hits) == by_protobuf(earlier(verdict, later, hits))
 
 
 def parsed(verdict: Verdict) -> theirs.RateLimitResponse:

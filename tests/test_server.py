@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import trustme
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ratelimit_svc.demo.child import until
@@ -17,7 +18,8 @@ from ratelimit_svc.demo.parts import Replica, get, valkey
 from ratelimit_svc.model import Entry
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2_grpc
 from ratelimit_svc.wire.calls import CallError
-from ratelimit_svc.wire.client import Client, request
+from ratelimit_svc.wire.client import Client, ClientTls, request
+from tests.certificates import CLIENT, Files, chain
 
 RULES = "domain: shop\ndescriptors: [{key: tenant, rate_limit: {unit: hour, requests_per_unit: %d}}]\n"
 
@@ -301,3 +303,59 @@ async def test_fixed_windows_in_memory_begin_at_the_epoch(tmp_path, rules):
     left = status.duration_until_reset.seconds
     ends = {int(moment // 3600 + 1) * 3600 for moment in (before, after)}  # two, if the hour ended meanwhile
     assert any(before - 1 <= end - left <= after + 1 for end in ends)
+
+
+async def test_tls_with_client_certificates(tmp_path, rules):
+    """`hit` gets in with a certificate and not without; renewed files act without a restart, broken ones change nothing."""
+    files, root, other = Files(tmp_path), trustme.CA(), trustme.CA()
+    files.put(root)
+    env = {
+        "GRPC_SERVER_USE_TLS": "true",
+        "GRPC_SERVER_TLS_CERT": str(files.cert),
+        "GRPC_SERVER_TLS_KEY": str(files.key),
+        "GRPC_CLIENT_TLS_CACERT": str(files.ca),
+        "GRPC_CLIENT_TLS_SAN": CLIENT,
+        "LOG_FORMAT": "json",
+    }
+    async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
+
+        def hit(root: trustme.CA, name: str = CLIENT) -> int:
+            made = root.issue_cert(name)
+            own, key, ca = tmp_path / "own.pem", tmp_path / "own-key.pem", tmp_path / "root.pem"
+            own.write_bytes(chain(made))
+            key.write_bytes(made.private_key_pem.bytes())
+            ca.write_bytes(root.cert_pem.bytes())
+            with Client(replica.address, timeout_s=5, tls=ClientTls(ca, own, key)) as client:
+                return client.ask(request("shop", [[Entry("tenant", "a")]])).overall_code
+
+        assert hit(root) == 1
+        with pytest.raises(CallError):
+            hit(root, "other.example")
+        with pytest.raises(CallError, match="UNAVAILABLE"):
+            ask(replica)
+        files.put(other)
+        assert hit(other) == 1
+        files.key.write_text("nonsense")
+        assert hit(other) == 1
+        assert hit(other) == 2
+    # the grpcio engine's library writes failed handshakes to stderr by itself
+    told = [json.loads(line) for line in replica.log.read_text().splitlines() if '"TLS files' in line]
+    assert [line["event"] for line in told] == [
+        "TLS files are renewed",
+        "TLS files cannot be used: those before them stay in use",
+    ]
+    assert str(files.key) in told[1]["reason"]
+
+
+async def test_tls_files_that_hold_nothing_end_it_with_a_sentence(tmp_path, rules):
+    """No traceback: which files, what is wrong with them, and exit status 2."""
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    env = dict.fromkeys(("GRPC_SERVER_TLS_CERT", "GRPC_SERVER_TLS_KEY"), str(empty)) | {"GRPC_SERVER_USE_TLS": "true"}
+    replica = Replica(tmp_path / "replica", rules=rules, env=env)
+    replica.folder.mkdir()
+    replica._spawn()
+    assert await ended(replica) == 2
+    text = replica.log.read_text()
+    assert f"GRPC_SERVER_USE_TLS is true, but {empty}" in text
+    assert "Traceback" not in text

@@ -365,3 +365,56 @@ def test_the_password_never_shows(address: str, auth: str, shown: str) -> None:
     assert settings.redis_url_shown == shown
     for text in (repr(settings), str(settings), f"{settings}"):
         assert "secret" not in text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# TLS of the gRPC side, and the age of its connections
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> Path:
+    """A file that can be read; settings do not look into it."""
+    path = tmp_path / "some.pem"
+    path.touch()
+    return path
+
+
+def test_tls_as_the_reference_names_it(pem: Path) -> None:
+    """Off by default, whatever the files are; on with certificate and key, and clients as far as they are named."""
+    assert read(GRPC_SERVER_TLS_CERT="/nowhere").tls_files is None
+    environ = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": str(pem), "GRPC_SERVER_TLS_KEY": str(pem)}
+    assert read(**environ).tls_files == (pem, pem, None, None)
+    environ |= {"GRPC_CLIENT_TLS_CACERT": str(pem), "GRPC_CLIENT_TLS_SAN": "envoy.example"}
+    assert read(**environ).tls_files == (pem, pem, pem, "envoy.example")
+
+
+@pytest.mark.parametrize("missing", ["GRPC_SERVER_TLS_CERT", "GRPC_SERVER_TLS_KEY", "GRPC_CLIENT_TLS_CACERT"])
+def test_tls_names_the_variable_and_the_file_that_is_not_there(missing: str, pem: Path) -> None:
+    """A typing error in a path is found by reading one line."""
+    environ = dict.fromkeys(("GRPC_SERVER_TLS_CERT", "GRPC_SERVER_TLS_KEY", "GRPC_CLIENT_TLS_CACERT"), str(pem))
+    text = refused(GRPC_SERVER_USE_TLS="1", **environ | {missing: "/nowhere/x.pem"})
+    assert text == f"{missing}='/nowhere/x.pem': cannot be read: No such file or directory"
+
+
+def test_tls_without_files(pem: Path) -> None:
+    """TLS that is on needs both; a client's name needs its certificate."""
+    assert "GRPC_SERVER_TLS_CERT is not set" in refused(GRPC_SERVER_USE_TLS="1")
+    assert "GRPC_SERVER_TLS_KEY is not set" in refused(GRPC_SERVER_USE_TLS="1", GRPC_SERVER_TLS_CERT=str(pem))
+    environ = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": str(pem), "GRPC_SERVER_TLS_KEY": str(pem)}
+    assert refused(GRPC_CLIENT_TLS_SAN="envoy.example", **environ).startswith(
+        "GRPC_CLIENT_TLS_SAN is set, but GRPC_CLIENT_TLS_CACERT is not"
+    )
+
+
+def test_connections_age_as_in_the_reference() -> None:
+    """A day and an hour, unless told otherwise."""
+    settings = Settings()
+    assert settings.grpc_max_connection_age_us == 24 * 3600 * 1_000_000
+    assert settings.grpc_max_connection_age_grace_us == 3600 * 1_000_000
+    assert read(GRPC_MAX_CONNECTION_AGE="0s").grpc_max_connection_age_us == 0
+    assert "must be a duration" in refused(GRPC_MAX_CONNECTION_AGE="never")
+
+
+def test_engines() -> None:
+    """One of two."""
+    assert refused(ENGINE="nginx") == "ENGINE='nginx': must be one of http2, grpcio"

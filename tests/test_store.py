@@ -15,7 +15,8 @@ from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Grant, Line, Outcome, Role
 from ratelimit_svc.store import MAX_LINES
 from ratelimit_svc.store.memory import MemoryStore
-from ratelimit_svc.store.redis import SCRIPT, RedisStore
+from ratelimit_svc.store.redis import RedisStore
+from ratelimit_svc.store.redis.script import SCRIPT
 from tests.histories import MINUTE, charge
 from tests.waiting import until
 
@@ -209,7 +210,7 @@ async def test_a_slow_store_may_be_waited_for(tmp_path):
 
     async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=20) as store:
         os.kill(server.pid, signal.SIGSTOP)
-        taking = asyncio.create_task(store.take([Line((charge("k", 100),), 1)]))
+        taking = store.take([Line((charge("k", 100),), 1)])
         assert await asyncio.wait([taking], timeout=1.5) == (set(), {taking})
         os.kill(server.pid, signal.SIGCONT)
         assert (await taking)[0].granted == 1
@@ -357,3 +358,8 @@ async def test_nothing_is_left_behind(server):
 def test_the_script_is_small():
     """The script is loaded at each connection and kept by Redis: it stays a page or two an algorithm."""
     assert len(SCRIPT) < 24_000
+
+
+def test_no_constant_is_made_anew_in_each_call():
+    """Constants stand where they are used: as locals of the script they would cost every call."""
+    assert re.findall(rb"^ *local [A-Z_, ]+ =", SCRIPT, re.MULTILINE) == []

@@ -47,7 +47,7 @@ def plan(*descriptors: Charge | Rule | None) -> Plan:
 @pytest.mark.parametrize(("time_us", "seconds"), [(0, 0), (1, 1), (999_999, 1), (SECOND, 1), (SECOND + 1, 2)])
 def test_times_are_rounded_up_to_whole_seconds(time_us, seconds):
     """Envoy rounds down what it is given: who is told less than the truth comes back too early."""
-    assert verdicts.granted(plan(charge()), Grant(1, (Outcome(4, time_us, 0),)), 0).statuses[0].reset_s == seconds
+    assert verdicts.granted(plan(charge()), Grant(1, (Outcome(4, time_us, 0),))).statuses[0].reset_s == seconds
     if time_us:
         denied = verdicts.denied(plan(charge()), Grant(0, (Outcome(0, 99 * SECOND, time_us),)))
         assert denied.statuses[0].reset_s == seconds
@@ -56,7 +56,10 @@ def test_times_are_rounded_up_to_whole_seconds(time_us, seconds):
 @pytest.mark.parametrize(("later", "remaining"), [(0, 1), (1, 4), (2, 7)])
 def test_what_remains_counts_down_through_a_lines_grants(later, remaining):
     """The grants that come after this one have not been taken off yet, each with all its hits."""
-    verdict = verdicts.granted(plan(charge(hits=3)), Grant(3, (Outcome(1, SECOND, SECOND),)), later)
+    one = plan(charge(hits=3))
+    verdict = verdicts.earlier(
+        verdicts.granted(one, Grant(3, (Outcome(1, SECOND, SECOND),))), later, verdicts.taken(one)
+    )
     assert verdict == Verdict(Code.OK, (Status(Code.OK, LIMIT, remaining, 1),))
 
 
@@ -80,7 +83,7 @@ def test_a_denied_request_says_over_limit_only_where_it_is():
 def test_a_shadow_that_would_deny_shows_it_and_passes():
     """Nothing remains for it, and its reset is when it would fit; one that was charged tells what is left."""
     grant = Grant(1, (Outcome(2, 9 * SECOND, 3 * SECOND), Outcome(4, 9 * SECOND, 0)))
-    verdict = verdicts.granted(plan(charge(Role.SHADOW, hits=3), charge(Role.SHADOW)), grant, 0)
+    verdict = verdicts.granted(plan(charge(Role.SHADOW, hits=3), charge(Role.SHADOW)), grant)
     assert verdict == Verdict(Code.OK, (Status(Code.OK, LIMIT, 0, 3), Status(Code.OK, LIMIT, 4, 9)))
 
 

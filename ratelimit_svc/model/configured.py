@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, StrEnum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 MICROSECONDS = 1_000_000
@@ -54,7 +55,7 @@ def unit_of(period_us: int) -> tuple[Unit | None, int]:
     return None, 1
 
 
-class Algorithm(Enum):
+class Algorithm(StrEnum):
     """How a window counts. The value is its letter in keys and in the script's arguments."""
 
     SLIDING_WINDOW = "s"
@@ -117,9 +118,12 @@ class Entry(NamedTuple):
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limit:
-    """So many requests a period, counted by an algorithm."""
+    """So many requests a period, counted by an algorithm.
+
+    There are as many as rules, and each plan and each answer asks for the same few numbers: they are found once.
+    """
 
     requests_per_unit: int
     """0 … 2^32 − 1; 0 denies everything."""
@@ -139,19 +143,19 @@ class Limit:
     align: Align = Align.EPOCH
     """Where a fixed window begins."""
 
-    @property
+    @cached_property
     def window_us(self) -> int:
         """The period's length W."""
         return self.period_us if self.unit is None else self.unit.seconds * self.multiplier * MICROSECONDS
 
-    @property
+    @cached_property
     def most(self) -> int:
         """How many hits may count at once: the burst of a token bucket, else the limit itself."""
         if self.algorithm is Algorithm.TOKEN_BUCKET and self.burst is not None:
             return self.burst
         return self.requests_per_unit
 
-    @property
+    @cached_property
     def shape(self) -> int:
         """The one number that the algorithm needs beside W: slices, the fixed window's beginning, or the bucket's rate."""
         if self.algorithm is Algorithm.SLIDING_WINDOW:
@@ -159,6 +163,13 @@ class Limit:
         if self.algorithm is Algorithm.TOKEN_BUCKET:
             return self.requests_per_unit
         return _beginning(self)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.requests_per_unit, self.unit, self.multiplier, self.period_us, self.algorithm, self.name))
 
 
 BEGIN_AT_EPOCH, BEGIN_AT_FIRST_HIT, BEGIN_ON_MONDAY = 0, -1, -2

@@ -83,9 +83,12 @@ Meaning = tuple[int, ...] | Rule | None
 rule matches, or another limit of the request replaces it."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Plan:
-    """What one request means. Compared by identity: the limiter remembers one plan per distinct request."""
+    """What one request means. Compared by identity: the limiter remembers one plan per distinct request.
+
+    Not changed once it is remembered; not frozen, since that takes longer to make than to match a request.
+    """
 
     descriptors: tuple[Meaning, ...]
     """One per descriptor of the request, in its order."""
@@ -97,6 +100,10 @@ class Plan:
     """The greatest among the gates' and quotas' rules; ALLOW where there are none, for a shadow never denies."""
     request: Request | None = None
     """Kept where the answer repeats parts of it (`dynamic_metadata`)."""
+    answer: bytes | None = None
+    """What every such request is told, where no window is asked."""
+    size: int = 0
+    """About how many bytes it costs to remember it by its request."""
 
 
 class Line(NamedTuple):

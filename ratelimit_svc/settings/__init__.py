@@ -1,6 +1,6 @@
 """What the process can be told, by environment variable or by flag. Read once, at the start.
 
-`kinds` has what the text of a setting may be, `redis_address` the ways to write where Redis is.
+`kinds` has what the text of a setting may be, `redis_address` the ways to write where Redis is, `tls_files` what TLS needs.
 
 Rule 1: the only module that knows the names of variables and flags. The fields of `Settings` are the one table of them:
         variable, kind, default and meaning stand together; `TABLE` is the same for those who list them (help, tests).
@@ -21,6 +21,7 @@ from ratelimit_svc.model import Algorithm
 from ratelimit_svc.settings import redis_address
 from ratelimit_svc.settings.kinds import BOOLEAN, PORT, TEXT, Kind, choice, duration, integer
 from ratelimit_svc.settings.redis_address import RedisAddress
+from ratelimit_svc.settings.tls_files import TlsFiles, tls_files
 
 T = TypeVar("T")
 
@@ -67,13 +68,42 @@ class Settings:
     """The process's settings. Durations are integer microseconds (`_us`), however they were written.
 
     Raises:
-        SettingsError: REDIS_URL, REDIS_SOCKET_TYPE and REDIS_AUTH do not fit together.
+        SettingsError: REDIS_URL, REDIS_SOCKET_TYPE and REDIS_AUTH do not fit together, or what TLS needs is not there.
     """
 
     host: str = _from("HOST", TEXT, "0.0.0.0", "Address of the HTTP side; :: is every address, IPv4 as well as IPv6.")  # noqa: S104 - the reference's default: a pod is asked from outside
     port: int = _from("PORT", PORT, "8080", "Port of the HTTP side: /healthcheck, /json, /metrics. 0: any free one.")
     grpc_host: str = _from("GRPC_HOST", TEXT, "0.0.0.0", "Address of the gRPC side; :: is every address.")  # noqa: S104 - as above
     grpc_port: int = _from("GRPC_PORT", PORT, "8081", "Port of the gRPC side. 0: any free one.")
+    grpc_server_use_tls: bool = _from("GRPC_SERVER_USE_TLS", BOOLEAN, "false", "TLS on the gRPC side.")
+    grpc_server_tls_cert: str = _from(
+        "GRPC_SERVER_TLS_CERT",
+        TEXT,
+        "",
+        "The server's certificate and those between it and its root, a PEM file. A changed file is taken up.",
+    )
+    grpc_server_tls_key: str = _from("GRPC_SERVER_TLS_KEY", TEXT, "", "Its private key, a PEM file; likewise.")
+    grpc_client_tls_ca: str = _from(
+        "GRPC_CLIENT_TLS_CACERT",
+        TEXT,
+        "",
+        "Roots of the clients' certificates, a PEM file; likewise. Given: a client without a certificate is refused.",
+    )
+    grpc_client_tls_san: str = _from(
+        "GRPC_CLIENT_TLS_SAN", TEXT, "", "A DNS name that a client's certificate must have as well."
+    )
+    grpc_max_connection_age_us: int = _from(
+        "GRPC_MAX_CONNECTION_AGE",
+        duration("0s", "87600h"),
+        "24h",
+        "So old, give or take a tenth, a connection is told to end, so that callers find new replicas. 0s: never.",
+    )
+    grpc_max_connection_age_grace_us: int = _from(
+        "GRPC_MAX_CONNECTION_AGE_GRACE",
+        duration("0s", "87600h"),
+        "1h",
+        "So much later it is ended, whatever is under way on it. 0s: never.",
+    )
     debug_host: str = _from(
         "DEBUG_HOST",
         TEXT,
@@ -214,11 +244,16 @@ class Settings:
         "The least level that is logged; trace adds what the libraries say.",
     )
     log_format: str = _from("LOG_FORMAT", choice("text", "json"), "text", "One line of key=value, or one JSON object.")
-    engine: str = _from("ENGINE", choice("grpcio"), "grpcio", "The gRPC server.")
+    engine: str = _from(
+        "ENGINE",
+        choice("http2", "grpcio"),
+        "http2",
+        "The gRPC server: the gRPC authors' library, or this project's own.",
+    )
     loop: str = _from("LOOP", choice("uvloop", "asyncio"), "uvloop", "The event loop.")
 
     def __post_init__(self) -> None:
-        _ = self.redis_url  # a wrong address is told at the start
+        _ = self.redis_url, self.tls_files  # what is wrong is told at the start
 
     @classmethod
     def from_environment(
@@ -245,6 +280,18 @@ class Settings:
     def algorithm(self) -> Algorithm:
         """What counts where a rule does not say."""
         return Algorithm[self.default_algorithm.upper()]
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """The files for TLS on the gRPC side; None: plaintext."""
+        if not self.grpc_server_use_tls:
+            return None
+        return tls_files(
+            cert=self.grpc_server_tls_cert,
+            key=self.grpc_server_tls_key,
+            client_ca=self.grpc_client_tls_ca,
+            client_san=self.grpc_client_tls_san,
+        )
 
     @property
     def redis_url(self) -> str | None:

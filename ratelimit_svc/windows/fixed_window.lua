@@ -20,7 +20,7 @@ local pack, unpack_at = struct.pack, struct.unpack
 
 local function window_of(ends, total, window, starts_with_hit, anew, budget)
   return setmetatable({ends = ends, total = total, window = window, starts_with_hit = starts_with_hit, anew = anew,
-                       budget = budget, asked = 0}, FixedWindow)
+                       budget = budget}, FixedWindow)
 end
 
 local function month_of(days)

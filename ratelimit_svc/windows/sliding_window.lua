@@ -19,7 +19,7 @@ local pack, unpack_at = struct.pack, struct.unpack
 
 local function window_of(width, head, total, here, older, window, slices, budget)
   return setmetatable({width = width, head = head, total = total, here = here, older = older,
-                       window = window, slices = slices, budget = budget, asked = 0}, SlidingWindow)
+                       window = window, slices = slices, budget = budget}, SlidingWindow)
 end
 
 -- the pairs of an older width, each whole in the new slice that holds its last microsecond

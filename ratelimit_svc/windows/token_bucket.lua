@@ -18,7 +18,7 @@ local floor, ceil, min = math.floor, math.ceil, math.min
 local pack, unpack_at = struct.pack, struct.unpack
 
 local function bucket_of(at, total, part, window, rate, budget)
-  return setmetatable({at = at, total = total, part = part, window = window, rate = rate, budget = budget, asked = 0},
+  return setmetatable({at = at, total = total, part = part, window = window, rate = rate, budget = budget},
                       TokenBucket)
 end
 

@@ -48,13 +48,24 @@ raised is a defect, which the engine answers with UNKNOWN.
 """
 
 
+LARGEST_ONLY = 64 * 1024
+"""Bytes of a message that is held until its caller has ended, which may be never: there can be very many of these."""
+
+
 async def only(requests: AsyncIterator[bytes]) -> bytes:
     """Return the one message of a call whose method takes one.
 
     Raises:
-        CallError: the caller sent none, or several.
+        CallError: the caller sent none, several, or a large one.
     """
-    messages = [message async for message in requests]
-    if len(messages) != 1:  # gRPC's own status for this, for all that it may mean else
-        raise CallError(GrpcStatus.UNIMPLEMENTED, f"one message is expected, {len(messages)} were sent")
-    return messages[0]
+    found = None
+    async for message in requests:
+        if found is not None:  # gRPC's own status for this, for all that it may mean else
+            raise CallError(GrpcStatus.UNIMPLEMENTED, "one message is expected, several were sent")
+        if len(message) > LARGEST_ONLY:
+            text = f"this method takes a message of {LARGEST_ONLY} bytes, not of {len(message)}"
+            raise CallError(GrpcStatus.RESOURCE_EXHAUSTED, text)
+        found = message
+    if found is None:
+        raise CallError(GrpcStatus.UNIMPLEMENTED, "one message is expected, none was sent")
+    return found

@@ -1,7 +1,8 @@
 """A client of the service, for `ratelimit-svc hit` and for tests: one request as Envoy would send it, by grpcio."""
 
 from collections.abc import Sequence
-from typing import Self
+from pathlib import Path
+from typing import NamedTuple, Self
 
 import grpc
 
@@ -42,16 +43,40 @@ def request(
     return message
 
 
+class ClientTls(NamedTuple):
+    """How to ask a service that has TLS on its gRPC side."""
+
+    ca: Path | None = None
+    """PEM roots of its certificate; None: those that the gRPC library brings."""
+    cert: Path | None = None
+    """Our own certificate, PEM, for a service that asks for one."""
+    key: Path | None = None
+    """Its private key, PEM."""
+    name: str | None = None
+    """The name that its certificate must have; None: the host that is asked."""
+
+    def channel(self, address: str) -> grpc.Channel:
+        """Return a connection, to be made at the first call.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        ca, key, cert = (path.read_bytes() if path else None for path in (self.ca, self.key, self.cert))
+        options = (("grpc.ssl_target_name_override", self.name),) if self.name else ()
+        return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca, key, cert), options)
+
+
 class Client:
     """A connection to one replica. Use it as a context manager.
 
     Args:
         address: host:port of its gRPC side.
         timeout_s: how long a call may take; sent to the service as its deadline.
+        tls: None: plaintext.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = 1.0) -> None:
-        self._channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, *, timeout_s: float = 1.0, tls: ClientTls | None = None) -> None:
+        self._channel = tls.channel(address) if tls else grpc.insecure_channel(address)
         self._stub = rls_pb2_grpc.RateLimitServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout_s = timeout_s
 

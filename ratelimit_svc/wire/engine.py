@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.metrics import Wire
 from ratelimit_svc.wire.calls import Method
 from ratelimit_svc.wire.tls import ServerTls
 
@@ -45,3 +46,6 @@ class Engine(Protocol):
         Watches of health are calls like others: `Health.end_watches` is for the caller to call first. May be called again
         with less grace while it waits, and by one who no longer waits for the first call.
         """
+
+    def wire(self) -> Wire | None:
+        """Return what it knows of its callers; None: nothing. May be called in another thread."""

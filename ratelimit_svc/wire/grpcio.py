@@ -59,6 +59,9 @@ class GrpcioEngine:
         """Accept nothing more and wait; see `engine.Engine`."""
         await self._server.stop(grace_s)
 
+    def wire(self) -> None:
+        """Return nothing: the library does not tell."""
+
     async def _should_rate_limit(self, data: bytes, context: Context) -> bytes:
         try:
             return await self._limiter.ask(data, timeout_s=context.time_remaining())
@@ -100,7 +103,10 @@ def _with(method: Method) -> Callable[[AsyncIterator[bytes], Context], Awaitable
     async def answer(requests: AsyncIterator[bytes], context: Context) -> None:
         async with aclosing(method(requests)) as answers:
             async for message in answers:
-                await context.write(message)
+                try:
+                    await context.write(message)
+                except grpc.aio.BaseError:  # the caller has gone: nobody's error
+                    return
 
     return answer
 

@@ -1,15 +1,21 @@
 """Envoy's rate-limit messages: bytes ↔ `model`, JSON ↔ bytes, error → gRPC status.
 
 Rule 1: the only module that reads and writes protobuf. Past it, a request is a `model.Request` and an answer a `model.Verdict`.
+        What is on every request's way is read and written by hand; protobuf's own library says the same, which tests check.
 Rule 2: no I/O and no gRPC library, so that every engine says the same; a status is a number and a text.
 Rule 3: whatever a caller sends, `decode` and `request_from_json` return or raise a `BadRequestError`, nothing else.
 """
 
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
 from google.protobuf import json_format
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 
 from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailableError, UndecodableError
-from ratelimit_svc.model import LONGEST_US, MAX_HITS, Code, Descriptor, Entry, Limit, Request, Status, Unit, Verdict
+from ratelimit_svc.model import LONGEST_US, MAX_HITS, Code, Descriptor, Entry, Limit, Request, Unit, Verdict
 from ratelimit_svc.pb.envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescriptor
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
@@ -42,6 +48,11 @@ def decode(data: bytes) -> Request:
         UndecodableError: these bytes are no such message.
         BadRequestError: it has no domain or no descriptors.
     """
+    return _usual(data) or _any(data)
+
+
+def _any(data: bytes) -> Request:
+    """Read whatever protobuf can read."""
     try:
         message = RateLimitRequest.FromString(data)
     except DecodeError as error:
@@ -79,34 +90,119 @@ def _override(message: RateLimitDescriptor.RateLimitOverride) -> Limit:
     return limit
 
 
-def encode(verdict: Verdict) -> bytes:
-    """Write a verdict as a serialized `RateLimitResponse`."""
-    message = RateLimitResponse()
-    message.overall_code = verdict.code  # type: ignore[assignment] # the same numbers, by model.Code's contract
-    for status in verdict.statuses:
-        _write_status(status, message.statuses.add())
-    if verdict.metadata is not None:
-        message.dynamic_metadata.update(verdict.metadata)
-    return message.SerializeToString()
+# ── the usual request, by hand ────────────────────────────────────────────────────────────────────────────────────────
+#
+# What Envoy sends again and again is a domain and descriptors of entries: field 1 of the request, then its fields 2, each a
+# row of fields 1 with a field 1 and a field 2. That much is read here, in half of protobuf's time. A request that is anything
+# else by as much as one byte is left to protobuf.
+
+_FIRST, _SECOND = 0x0A, 0x12
+"""Tags of fields 1 and 2 of wire type 2: a length, and so many bytes."""
 
 
-def _write_status(status: Status, message: RateLimitResponse.DescriptorStatus) -> None:
-    # Filled field by field: half the time of keyword arguments, and this runs for every request.
-    message.code = status.code  # type: ignore[assignment] # as above
-    message.limit_remaining = status.remaining
-    if status.limit is not None:
-        _write_limit(status.limit, message.current_limit)
-    if status.reset_s is not None:
-        message.duration_until_reset.seconds = status.reset_s
+def _usual(data: bytes) -> Request | None:
+    """Read a request that is as requests usually are; None: it is not, or it is broken."""
+    try:
+        start, end = _field(data, 0, _FIRST)
+        domain = data[start:end].decode()
+        descriptors = []
+        while end < len(data):
+            start, end = _field(data, end, _SECOND)
+            descriptors.append(Descriptor(_entries(data, start, end)))
+    except (IndexError, ValueError):  # it ends too early, is unusual, or is not UTF-8
+        return None
+    return Request(domain, tuple(descriptors)) if domain and descriptors and end == len(data) else None
 
 
-def _write_limit(limit: Limit, message: RateLimitResponse.RateLimit) -> None:
-    message.requests_per_unit = limit.requests_per_unit
+def _entries(data: bytes, at: int, end: int) -> tuple[Entry, ...]:
+    """Read the entries between these places: a descriptor's."""
+    entries = []
+    while at < end:
+        at, entry_end = _field(data, at, _FIRST)
+        start, at = _field(data, at, _FIRST)
+        key = data[start:at].decode()
+        start, at = _field(data, at, _SECOND)
+        if at != entry_end:
+            raise ValueError
+        entries.append(Entry(key, data[start:at].decode()))
+    if at != end:
+        raise ValueError
+    return tuple(entries)
+
+
+def _field(data: bytes, at: int, tag: int) -> tuple[int, int]:
+    """Return where the value of the field at this place begins and ends; the end may lie behind the data's."""
+    if data[at] != tag:
+        raise ValueError
+    size = data[at + 1]
+    if size < 0x80:
+        return at + 2, at + 2 + size
+    more = data[at + 2]
+    if more >= 0x80:  # three bytes of length
+        raise ValueError
+    return at + 3, at + 3 + (size & 0x7F | more << 7)
+
+
+# ── a verdict, by hand ────────────────────────────────────────────────────────────────────────────────────────────────
+#
+# The bytes are those that protobuf would write (fields in order, zeros left out), in a third of its time.
+
+_CODES = tuple(b"\x08%c" % code if code else b"" for code in Code)
+"""Field 1, of a response and of a status: the code."""
+_LAST_SEVEN = tuple(bytes((number,)) for number in range(0x80))
+_SEVEN_MORE = tuple(bytes((number | 0x80,)) for number in range(0x80))
+"""The bytes of a varint: the last, and one that others follow."""
+
+
+def encode(verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> bytes:
+    """Write a verdict as a serialized `RateLimitResponse`.
+
+    Args:
+        verdict: what the last of a line's granted requests is told.
+        later: how many of the line's grants come after this one: what they take has yet to be taken off what remains.
+        hits: what each of them takes, one number per status.
+    """
+    told = _CODES[verdict.code]
+    for place, (code, limit, remaining, reset_s) in enumerate(verdict.statuses):
+        status = _CODES[code] + _limit(limit)
+        if left := remaining + later * hits[place] if later else remaining:
+            status += b"\x18" + _varint(left)
+        if reset_s is not None:
+            status += _reset(reset_s)
+        told += b"\x12" + _varint(len(status)) + status
+    return told if verdict.metadata is None else told + _metadata(verdict.metadata)
+
+
+def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return _LAST_SEVEN[number]
+    return _SEVEN_MORE[number & 0x7F] + _varint(number >> 7)
+
+
+@lru_cache(4096)
+def _reset(seconds: int) -> bytes:
+    """Return a status's `duration_until_reset`."""
+    return RateLimitResponse.DescriptorStatus(duration_until_reset=Duration(seconds=seconds)).SerializeToString()
+
+
+@lru_cache(4096)
+def _limit(limit: Limit | None) -> bytes:
+    """Return a status's `current_limit`. There are as many as rules, and those that requests bring along."""
+    if limit is None:
+        return b""
+    message = RateLimitResponse.RateLimit(name=limit.name, requests_per_unit=limit.requests_per_unit)
     if limit.unit is not None:
-        message.unit = limit.unit  # type: ignore[assignment] # as above, by model.Unit's
+        message.unit = limit.unit  # type: ignore[assignment] # the same numbers, by model.Unit's contract
         if limit.multiplier != 1:
             message.unit_multiplier.value = limit.multiplier
-    message.name = limit.name
+    return RateLimitResponse.DescriptorStatus(current_limit=message).SerializeToString()
+
+
+def _metadata(metadata: Mapping[str, Any]) -> bytes:
+    """Return a response's `dynamic_metadata`: by protobuf, which is as fast."""
+    message = RateLimitResponse()
+    message.dynamic_metadata.update(metadata)
+    return message.SerializeToString()
 
 
 def request_from_json(text: bytes) -> bytes:

@@ -12,6 +12,7 @@ from ratelimit_svc.demo import envoy, shipped
 from ratelimit_svc.demo.istio import Proxy
 from ratelimit_svc.demo.stage import Scene, stage
 from ratelimit_svc.demo.traffic import Answer, call
+from tests.engines import ENGINES
 
 GATEWAY_RULES = """
 domain: shop
@@ -71,15 +72,22 @@ async def client_of(
         yield Client(scene, session)
 
 
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn, where a module asks for it: a replica's ENGINE."""
+    return str(request.param)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+async def gateway(tmp_path_factory: pytest.TempPathFactory, engine: str) -> AsyncIterator[Client]:
     """Callers of an ingress gateway that runs the shipped EnvoyFilter."""
-    async for client in client_of(tmp_path_factory.mktemp("gateway"), GATEWAY_RULES):
+    async for client in client_of(tmp_path_factory.mktemp("gateway"), GATEWAY_RULES, env={"ENGINE": engine}):
         yield client
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sidecar(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+async def sidecar(tmp_path_factory: pytest.TempPathFactory, engine: str) -> AsyncIterator[Client]:
     """Callers of an application whose sidecar runs the shipped EnvoyFilter."""
-    async for client in client_of(tmp_path_factory.mktemp("sidecar"), SIDECAR_RULES, "sidecar", envoy.SIDECAR):
+    folder, env = tmp_path_factory.mktemp("sidecar"), {"ENGINE": engine}
+    async for client in client_of(folder, SIDECAR_RULES, "sidecar", envoy.SIDECAR, env=env):
         yield client

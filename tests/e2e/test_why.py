@@ -28,9 +28,9 @@ descriptors:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def why(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+async def why(tmp_path_factory: pytest.TempPathFactory, engine: str) -> AsyncIterator[Client]:
     """Callers of a gateway whose replicas tell Envoy what they decided."""
-    env = {"RESPONSE_DYNAMIC_METADATA": "true", "LOG_FORMAT": "json"}
+    env = {"RESPONSE_DYNAMIC_METADATA": "true", "LOG_FORMAT": "json", "ENGINE": engine}
     async for client in client_of(tmp_path_factory.mktemp("why"), RULES, replicas=1, env=env):
         yield client
 

@@ -127,9 +127,9 @@ class Ours:
             case Act.DRAIN:
                 self.connection.drain()
             case Act.LEAVE:
-                self.connection.leave()
+                self.connection.control.leave()
             case Act.ASK_ALIVE:
-                self.connection.ask_alive()
+                self.connection.control.ask_alive()
         return self._step([], [])
 
     def _step(self, asks: list[Ask], events: list[Event]) -> Step:

@@ -4,7 +4,7 @@ import pytest
 from hpack import Encoder
 
 from ratelimit_svc.wire.http2.fields import NO_TABLE
-from ratelimit_svc.wire.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, PRIORITY, ErrorCode, Kind
+from ratelimit_svc.wire.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, PREFACE, ErrorCode, Kind
 from ratelimit_svc.wire.http2.memory import Blocks
 from tests.http2_fuzz.allowed import ALLOWED
 from tests.http2_fuzz.judge import judge
@@ -87,12 +87,6 @@ def test_it_occurs(name: str):
     """h2 and the core differ, in that and in nothing else."""
     wire = PREFACE + b"".join(frame.data() for frame in EXAMPLES[name])
     assert judge(wire) == [name]
-
-
-def test_a_short_priority_in_headers_that_go_on():
-    """The block is heard out before its stream is reset."""
-    frames = *HELLO, Frame(Kind.HEADERS, PRIORITY, 1, b"\0")
-    assert judge(PREFACE + b"".join(frame.data() for frame in frames)) == ["priorities"]
 
 
 def test_a_length_that_is_wrong_in_the_usual_frames():

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ratelimit_svc.wire.http2 import fields
+from ratelimit_svc.wire.http2.calm import Calm
 from ratelimit_svc.wire.http2.fields import Field
 from ratelimit_svc.wire.http2.frames import ConnectionFault, StreamFault
 from ratelimit_svc.wire.http2.heads import Head, interpret
@@ -63,7 +64,7 @@ class Peer:
 
     def __init__(self, blocks: Blocks, *, obeys: bool) -> None:
         self._encoder = Encoder()
-        self.table = Table(blocks)
+        self.table = Table(blocks, Calm())
         self._library = Decoder()
         self.table.acknowledged = obeys
         if obeys:
@@ -137,7 +138,7 @@ def lookalikes(draw) -> tuple[bytes, bytes]:
 @given(st.lists(lookalikes(), min_size=2, max_size=6))
 def test_values_that_look_like_more(some):
     """A value is never read as what follows it, and what follows never as a value: also by shape, and cut short anywhere."""
-    table = Table(Blocks(QUICK_PATH))
+    table = Table(Blocks(QUICK_PATH), Calm())
     table.acknowledged = True
     usual = REQUEST + literal(b"traceparent", b"00-00") + literal(b"x-more", b"1")
     said(table, NO_TABLE + usual)
@@ -165,7 +166,7 @@ def by_library(block: bytes) -> Meaning:
 def test_bytes_that_mean_something_else_with_a_table():
     """A block that is remembered for those without a table is decoded for one that has one."""
     blocks = Blocks(QUICK_PATH)
-    without, other = Peer(blocks, obeys=True), Table(blocks)
+    without, other = Peer(blocks, obeys=True), Table(blocks, Calm())
     listed = [*SOUND, (b":path", QUICK_PATH.encode()), *CALL]
     for _ in range(3):
         without.sends(listed, huffman=False, sensitive=False)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit_svc.wire.calls import CallError, GrpcStatus
+from ratelimit_svc.wire.http2.calm import Calm
 from ratelimit_svc.wire.http2.heads import GZIP, IDENTITY
 from ratelimit_svc.wire.http2.messages import Messages, Unfinished
 
@@ -25,7 +26,7 @@ def frame(message: bytes, *, compressed: bool) -> bytes:
 
 def fed(stream: bytes, parts, unfinished: Unfinished, encoding: bytes = GZIP) -> tuple[list[bytes], GrpcStatus | None]:
     """Return the messages that come out, and the status if that is an end."""
-    messages = Messages(encoding, MOST, unfinished)
+    messages = Messages(encoding, MOST, unfinished, Calm())
     found: list[bytes] = []
     try:
         for part in parts(stream):
@@ -86,7 +87,7 @@ def test_any_bytes(some, odd, at, encoding, seed):
 def test_many_streams_share_a_bound():
     """The one that goes beyond is ended, and when all are dropped nothing is counted any more."""
     unfinished = Unfinished(most=100)
-    streams = [Messages(IDENTITY, MOST, unfinished) for _ in range(4)]
+    streams = [Messages(IDENTITY, MOST, unfinished, Calm()) for _ in range(4)]
     for stream in streams[:3]:
         stream.feed(frame(bytes(60), compressed=False)[:33])
     with pytest.raises(CallError) as caught:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
 from ratelimit_svc.wire.calls import CallError, GrpcStatus, Method
+from ratelimit_svc.wire.http2.messages import PREFIX_BYTES, Unfinished
 from ratelimit_svc.wire.http2.outgoing import Outgoing
 from ratelimit_svc.wire.http2.requests import Requests
 from ratelimit_svc.wire.http2.streams import Stream
@@ -22,13 +23,22 @@ class Call:
         stream: the call's.
         requests: told when the method has read.
         outgoing: told what it answers.
+        unfinished: counts what the method has not read.
         flush: called whenever there is something to send.
     """
 
     def __init__(
-        self, method: Method, stream: Stream, requests: Requests, outgoing: Outgoing, flush: Callable[[], None]
+        self,
+        method: Method,
+        stream: Stream,
+        *,
+        requests: Requests,
+        outgoing: Outgoing,
+        unfinished: Unfinished,
+        flush: Callable[[], None],
     ) -> None:
         self._stream, self._requests, self._outgoing, self._flush = stream, requests, outgoing, flush
+        self._unfinished = unfinished
         self._messages: deque[bytes] = deque()
         self._unread = 0
         self._ended = False
@@ -38,10 +48,15 @@ class Call:
 
     def came(self, messages: tuple[bytes, ...]) -> None:
         """Take more of the caller's messages."""
+        if self._stream.answered:
+            return
         self._messages.extend(messages)
-        self._unread += sum(map(len, messages))
-        self._stream.full = self._unread > MOST_UNREAD
+        self._note_unread(sum(map(_held, messages)))
         self._news.set()
+        try:
+            self._unfinished.check()
+        except CallError as error:
+            self.end(error)
 
     def ended(self) -> None:
         """Note that no more messages will come."""
@@ -49,11 +64,18 @@ class Call:
         self._news.set()
 
     def look(self) -> None:
-        """Note that some of the answers may have gone out."""
+        """Note that some of the answers may have gone out: the peer was heard of."""
         self._news.set()
+
+    def end(self, error: CallError) -> None:
+        """Stop, and tell the caller why."""
+        self._outgoing.end(self._stream, error.status, error.text)
+        self._flush()
+        self.cancel()
 
     def cancel(self) -> None:
         """Stop: nobody waits for it."""
+        self._forget()
         self.task.cancel()
 
     async def _run(self, method: Method) -> None:
@@ -70,6 +92,7 @@ class Call:
             context = {"message": f"{self._stream.head.path} failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)
             status, text = GrpcStatus.UNKNOWN, "internal error"
+        self._forget()
         self._outgoing.end(self._stream, status, text)
         self._flush()
 
@@ -77,7 +100,8 @@ class Call:
         async for message in answers:
             self._outgoing.message(self._stream, message)
             self._flush()
-            while self._stream.unsent and len(self._stream.unsent) > MOST_UNSENT:
+            await asyncio.sleep(0)  # so that it is written, and we know whether the peer reads
+            while self._outgoing.held or len(self._stream.unsent or ()) > MOST_UNSENT:
                 self._news.clear()
                 await self._news.wait()
 
@@ -89,8 +113,22 @@ class Call:
                 await self._news.wait()
                 continue
             message = self._messages.popleft()
-            self._unread -= len(message)
-            self._stream.full = self._unread > MOST_UNREAD
+            self._note_unread(-_held(message))
             self._requests.give_room(self._stream)
             self._flush()
             yield message
+
+    def _forget(self) -> None:
+        """Drop what the method will not read."""
+        self._messages.clear()
+        self._note_unread(-self._unread)
+
+    def _note_unread(self, change: int) -> None:
+        self._unread += change
+        self._unfinished.bytes += change
+        self._stream.full = self._unread > MOST_UNREAD
+
+
+def _held(message: bytes) -> int:
+    """Return what a message counts for: an empty one is held, too."""
+    return PREFIX_BYTES + len(message)

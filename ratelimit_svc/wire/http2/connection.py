@@ -22,7 +22,6 @@ from ratelimit_svc.wire.http2.frames import (
     LARGEST_FRAME,
     LARGEST_STREAM,
     PREFACE,
-    PRIORITY,
     ConnectionFault,
     ErrorCode,
     Kind,
@@ -49,7 +48,7 @@ class _Block(NamedTuple):
     """A header block of which more is to come."""
 
     number: int
-    flags: int
+    ended: bool
     data: bytearray
     fault: StreamFault | None
 
@@ -66,23 +65,29 @@ class Connection:
     def __init__(self, blocks: Blocks, unfinished: Unfinished, *, most_message_bytes: int) -> None:
         self.streams = Streams()
         self.outgoing = Outgoing(self.streams)
-        self.requests = Requests(self.streams, self.outgoing, unfinished, most_message_bytes)
         self.calm = Calm()
+        self.requests = Requests(self.streams, self.outgoing, self.calm, unfinished, most_message_bytes)
         self.over = False
         """Nothing that comes is read any more; `outgoing` may hold a last word."""
-        self._table = Table(blocks)
-        self._control = Control(self.outgoing, self.streams, self._table, self.calm)
+        self.fault = ErrorCode.NO_ERROR
+        """Why, if that was the peer's doing."""
+        self._table = Table(blocks, self.calm)
+        self.control = Control(self.outgoing, self.streams, self._table, self.calm)
         self._rest = b""
         self._greeted = False
         self._expecting = True
         """The next frame has to be a certain one: the first SETTINGS, or a CONTINUATION."""
         self._block: _Block | None = None
-        self._room = FIRST_WINDOW
+        self._room = WINDOW
         """Bytes of DATA that the peer may still send."""
         self._owed = 0
         """Bytes that it sent, and that it was not given room for anew."""
+        self._quick = min(LARGEST_FRAME, PREFIX_BYTES + most_message_bytes)
+        """Bytes of DATA that may hold a message by itself."""
         self._ticks = 0
         """Seconds that the connection waits for the rest of something."""
+        self.control.hello()
+        self.outgoing.take_room(0, WINDOW - FIRST_WINDOW)
 
     # ── bytes in ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -109,22 +114,18 @@ class Connection:
         return self.requests.take(), self._take_events()
 
     def _greet(self, data: bytes) -> int:
-        """Look for the preface (§3.4) and say hello. Return where the frames begin."""
+        """Look for the preface (§3.4). Return where the frames begin."""
         if data[: len(PREFACE)] != PREFACE[: len(data)]:
-            text = "this port speaks HTTP/2 without upgrade, and no preface came"
-            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, text)
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "this port speaks HTTP/2 without upgrade; no preface came")
         if len(data) < len(PREFACE):
             return 0
         self._greeted = True
-        self._control.hello()
-        self.outgoing.take_room(0, WINDOW - FIRST_WINDOW)
-        self._room = WINDOW
         return len(PREFACE)
 
     def _read(self, data: bytes, at: int) -> int:
         """Read all whole frames from `at` on. Return where the first begins that is not whole."""
         end = len(data)
-        streams, open_, quick_head = self.streams, self.streams.open, self._table.quick
+        streams, open_, quick_head, longest = self.streams, self.streams.open, self._table.quick, self._quick
         while end - at >= HEAD_BYTES:
             high, low, kind, flags, number = FRAME.unpack_from(data, at)
             length = high << 8 | low
@@ -139,7 +140,7 @@ class Connection:
                 self._check_expected(kind, flags, number & LARGEST_STREAM)
             elif kind == DATA:
                 stream = open_.get(number)
-                if stream is not None and flags == END_STREAM and stream.quick and length >= PREFIX_BYTES:
+                if stream is not None and flags == END_STREAM and stream.quick and PREFIX_BYTES <= length <= longest:
                     compressed, size = PREFIX.unpack_from(data, begin)
                     whole = compressed == 0 and size == length - PREFIX_BYTES and length <= self._room
                     if whole and stream.head.content_length in (None, length):
@@ -180,7 +181,7 @@ class Connection:
             elif kind == Kind.RST_STREAM:
                 self._on_reset(number, payload)
             else:
-                self._control.frame(kind, flags, number, payload)
+                self.control.frame(kind, flags, number, payload)
         except StreamFault as fault:
             self._reset(number, fault)
 
@@ -190,14 +191,12 @@ class Connection:
         """§6.2."""
         if number % 2 == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {number}, which is no client's")
-        block, fault = frames.unpadded(flags, payload), None
-        if flags & PRIORITY:
-            fault = frames.priority_fault(number, block[:5])
-            block = block[5:]
+        data, fault = frames.header_block(flags, number, payload)
+        block = _Block(number, bool(flags & END_STREAM), bytearray(data), fault)
         if flags & END_HEADERS:
-            self._on_block(_Block(number, flags, bytearray(block), fault))
+            self._on_block(block)
         else:
-            self._block, self._expecting = _Block(number, flags, bytearray(block), fault), True
+            self._block, self._expecting = block, True
 
     def _on_continuation(self, flags: int, number: int, payload: bytes) -> None:
         """§6.10."""
@@ -214,8 +213,7 @@ class Connection:
 
     def _on_block(self, block: _Block) -> None:
         """See to a whole header block: it is decoded whatever becomes of its stream, since the table has to keep up."""
-        number, data = block.number, bytes(block.data)
-        ended = bool(block.flags & END_STREAM)
+        number, ended, data = block.number, block.ended, bytes(block.data)
         stream = self.streams.open.get(number)
         if stream is not None:
             self._on_trailers(stream, data, block.fault, ended=ended)
@@ -223,8 +221,8 @@ class Connection:
         new = number > self.streams.last
         if not new and not self.streams.was_reset(number):
             raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"HEADERS on stream {number}, which is closed")
-        taken = new and number <= self.streams.last_taken
-        if not taken:
+        if not new or number > self.streams.last_taken:
+            self.calm.frame()
             self._table.fields(data)
             return
         self.streams.last = number
@@ -235,7 +233,7 @@ class Connection:
             raise StreamFault(ErrorCode.REFUSED_STREAM, f"more than {MOST_STREAMS} streams")
         self.requests.begin(number, head, ended=ended)
         if head.refusal is None:
-            self._control.ask_for_no_table()
+            self.control.ask_for_no_table()
 
     def _on_trailers(self, stream: Stream, block: bytes, fault: StreamFault | None, *, ended: bool) -> None:
         """§8.1: the fields after the messages."""
@@ -261,12 +259,9 @@ class Connection:
         if self._room < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more DATA than the connection's window has room for")
         data = frames.unpadded(flags, payload)
-        ended = bool(flags & END_STREAM)
-        if not data and not ended:
-            self.calm.frame()
         stream = self.streams.open.get(number)
         if stream is not None:
-            self.requests.data(stream, data, len(payload), ended=ended)
+            self.requests.data(stream, data, len(payload), ended=bool(flags & END_STREAM))
             return
         self.streams.check_not_idle(number, "DATA")
         if number <= self.streams.last_taken and not self.streams.was_reset(number):
@@ -277,8 +272,8 @@ class Connection:
         """§6.4."""
         self.streams.check_not_idle(number, "RST_STREAM")
         frames.check_length(Kind.RST_STREAM, payload, 4)
-        self.calm.reset()
         stream = self.streams.open.get(number)
+        self.calm.reset(asked=stream is not None and stream.asked)
         if stream is not None:
             self.outgoing.forget(stream)
             self.requests.gone(stream)
@@ -287,8 +282,8 @@ class Connection:
         """End a stream for what the peer did on it."""
         if number > self.streams.last or number % 2 == 0:  # idle, and may not be reset
             raise ConnectionFault(fault.code, fault.text)
-        self.calm.reset()
         stream = self.streams.open.get(number)
+        self.calm.reset(asked=stream is not None and stream.asked)
         if stream is not None:
             self.outgoing.reset(stream, fault.code)
             self.requests.gone(stream)
@@ -298,10 +293,10 @@ class Connection:
 
     # ── time, and the end ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def tick(self) -> list[Event]:
+    def tick(self, patience: int = MOST_TICKS) -> list[Event]:
         """Note that a second has passed: what should have come by now is not waited for. Return what happened to calls."""
         self.calm.tick()
-        self.requests.tick()
+        self.requests.tick(patience)
         if self._rest or self._expecting:
             self._ticks += 1
             if self._ticks > MOST_TICKS:
@@ -309,26 +304,22 @@ class Connection:
                 self.fail(code, "the rest of a frame, a header block or the preface did not come in time")
         return self._take_events()
 
-    def ask_alive(self) -> None:
-        """Ask the peer whether it is there."""
-        self._control.ask_alive()
-
     def drain(self) -> None:
         """Ask the peer to go elsewhere with new calls: at first without refusing any, since some are under way (§6.8)."""
-        self._control.drain()
-
-    def leave(self) -> None:
-        """Take no new calls any more."""
-        self._control.leave()
+        if self._greeted:
+            self.control.drain()
+        else:
+            self.control.leave()
 
     @property
     def done(self) -> bool:
         """Whether one side leaves, and nothing is under way."""
-        return self._control.leaving and not self.streams.open
+        return self.control.leaving and not self.streams.open
 
     def fail(self, code: ErrorCode, text: str) -> None:
         """End the connection, for what the peer did or did not do."""
         if not self.over:
+            self.fault = code
             self.outgoing.parts.append(frames.goaway(self.streams.last, code, text))
             self._forget_all()
 

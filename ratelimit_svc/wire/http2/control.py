@@ -103,6 +103,7 @@ class Control:
             return
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS whose length is no multiple of 6")
+        self._calm.frame(len(payload) // 6)
         before = len(self._outgoing.parts)
         for name, value in frames.settings_in(payload):
             self._apply(name, value)
@@ -115,6 +116,7 @@ class Control:
         if name == Setting.INITIAL_WINDOW_SIZE:
             if value > LARGEST_WINDOW:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is beyond 2^31-1")
+            self._calm.resized(len(self._streams.open))
             self._outgoing.resize(value)
         elif name == Setting.MAX_FRAME_SIZE:
             if not LARGEST_FRAME <= value < 2**24:

@@ -37,6 +37,10 @@ ACK, END_STREAM, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 """Flags."""
 
 
+PRIORITY_BYTES = 5
+"""Of a priority, §6.3."""
+
+
 class Setting(IntEnum):
     """Settings, §6.5.2."""
 
@@ -126,8 +130,9 @@ def check_length(kind: Kind, payload: bytes, length: int) -> None:
 
 def priority_fault(stream: int, priority: bytes) -> StreamFault | None:
     """Return what is wrong with a priority, in a frame of its own or in HEADERS (RFC 7540 §5.3.1, §6.3); nobody heeds it."""
-    if len(priority) != 5:
-        return StreamFault(ErrorCode.FRAME_SIZE_ERROR, f"a priority of {len(priority)} bytes; it has 5")
+    if len(priority) != PRIORITY_BYTES:
+        text = f"a priority of {len(priority)} bytes; it has {PRIORITY_BYTES}"
+        return StreamFault(ErrorCode.FRAME_SIZE_ERROR, text)
     if int.from_bytes(priority[:4], "big") & LARGEST_STREAM == stream:
         return StreamFault(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
     return None
@@ -147,6 +152,20 @@ def unpadded(flags: int, payload: bytes) -> bytes:
     if padding >= len(payload):
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a frame with more padding than it is long")
     return payload[1 : len(payload) - padding]
+
+
+def header_block(flags: int, stream: int, payload: bytes) -> tuple[bytes, StreamFault | None]:
+    """Return what a HEADERS frame holds of its block, and what is wrong with its priority (§6.2).
+
+    Raises:
+        ConnectionFault: it is shorter than what it says to hold.
+    """
+    block = unpadded(flags, payload)
+    if not flags & PRIORITY:
+        return block, None
+    if len(block) < PRIORITY_BYTES:
+        raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "HEADERS too short for the priority they say to hold")
+    return block[PRIORITY_BYTES:], priority_fault(stream, block[:PRIORITY_BYTES])
 
 
 _SETTING = Struct(">HL")

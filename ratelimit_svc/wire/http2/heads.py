@@ -137,6 +137,8 @@ def _head(known: dict[bytes, bytes], quick_path: str) -> Head:
 
 
 def _no_grpc(known: dict[bytes, bytes]) -> Refusal | None:
+    if known[b":method"] == b"HEAD":  # whose answers have no content
+        return Refusal("", 405)
     if known[b":method"] != b"POST":
         return Refusal("this port speaks gRPC: the method must be POST\n", 405)
     if not CONTENT_TYPES.fullmatch(known.get(b"content-type", b"")):

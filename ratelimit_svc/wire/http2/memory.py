@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 
 from ratelimit_svc.wire.calls import GrpcStatus
 from ratelimit_svc.wire.http2 import fields
+from ratelimit_svc.wire.http2.calm import Calm
 from ratelimit_svc.wire.http2.fields import LONGEST_LIST, NO_TABLE, Field
 from ratelimit_svc.wire.http2.frames import ConnectionFault, ErrorCode
 from ratelimit_svc.wire.http2.heads import MATTERS, Head, Refusal, check, interpret
@@ -94,16 +95,17 @@ class Blocks:
         self._decoder.max_allowed_table_size = 0
         self._decoder.decode(NO_TABLE)
 
-    def head(self, block: bytes) -> tuple[Head, Shape | None]:
+    def head(self, block: bytes, calm: Calm) -> tuple[Head, Shape | None]:
         """Return what a block of a peer without a table means, and the shape of those that will be like it.
 
         Raises:
-            ConnectionFault: it cannot be decoded.
+            ConnectionFault: it cannot be decoded, or is one too many.
             StreamFault: the request is malformed.
         """
         if (head := self.heads.find(block)) is not None:
             return head, None
         representations = fields.representations(block.lstrip(NO_TABLE))
+        calm.decoded(len(representations))
         parts = [self._parts.young.get(each) or self._part(each) for each in representations]
         head = self._of_parts(parts)
         if len(block) > LONGEST_BLOCK:
@@ -113,12 +115,13 @@ class Blocks:
             self._note(block, head)
         return head, found
 
-    def fields(self, block: bytes) -> list[Field]:
+    def fields(self, block: bytes, calm: Calm) -> list[Field]:
         """Return the fields of another block.
 
         Raises:
-            ConnectionFault: it cannot be decoded.
+            ConnectionFault: it cannot be decoded, or is one too many.
         """
+        calm.decoded(len(fields.representations(block)))
         return fields.decode(self._decoder, block)
 
     def _part(self, representation: bytes) -> Part:

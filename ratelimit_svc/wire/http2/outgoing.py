@@ -26,8 +26,8 @@ from ratelimit_svc.wire.http2.heads import ENCODINGS, Refusal
 from ratelimit_svc.wire.http2.messages import PREFIX, PREFIX_BYTES
 from ratelimit_svc.wire.http2.streams import Stream, Streams
 
-LONGEST_TEXT = 1024
-"""Bytes of a `grpc-message`, before it is percent-encoded: it repeats what callers sent."""
+LONGEST_TEXT = 4096
+"""Bytes of a `grpc-message` before it is percent-encoded: it repeats what callers sent, and has to fit into one frame."""
 
 _BEGIN = (b":status", b"200"), (b"content-type", b"application/grpc")
 _BEGIN_BLOCK = fields.block(*_BEGIN)
@@ -49,9 +49,12 @@ class Outgoing:
         self.window = FIRST_WINDOW
         self.first_window = FIRST_WINDOW
         """Of streams to come: the peer's SETTINGS_INITIAL_WINDOW_SIZE."""
+        self.held = False
+        """The peer does not read what was sent: who makes more than a few answers waits."""
         self.largest_frame = LARGEST_FRAME
         self._blocked: dict[int, Stream] = {}
-        """Streams with DATA that may not be sent yet, the longest waiting first."""
+        """Streams whose DATA waits for the connection's window, the longest waiting first. Those that have no window of their
+        own are not among them: there may be very many, and each WINDOW_UPDATE would look at all in vain."""
 
     # ── gRPC's answers ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -126,11 +129,11 @@ class Outgoing:
             del unsent[:length]
             stream.window -= length
             self.window -= length
-        if unsent:
+        if unsent and stream.window > 0:
             self._blocked[stream.number] = stream
             return
         self._blocked.pop(stream.number, None)
-        if stream.last is not None:
+        if not unsent and stream.last is not None:
             self.parts.append(stream.last)
             stream.last = None
             self._ended(stream)
@@ -163,11 +166,8 @@ class Outgoing:
         self.window += increment
         if self.window > LARGEST_WINDOW:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the connection's window is beyond 2^31-1")
-        for stream in list(self._blocked.values()):
-            if self.window <= 0:
-                return
-            del self._blocked[stream.number]  # to the end, if it is blocked again
-            self._push(stream)
+        while self._blocked and self.window > 0:
+            self._push(self._blocked.pop(next(iter(self._blocked))))  # to the end, if it is blocked again
 
     def widen_stream(self, stream: Stream, increment: int) -> None:
         """Note that the peer takes so much more on a stream.
@@ -178,7 +178,7 @@ class Outgoing:
         stream.window += increment
         if stream.window > LARGEST_WINDOW:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "the stream's window is beyond 2^31-1")
-        if stream.number in self._blocked:
+        if stream.unsent:
             self._push(stream)
 
     def resize(self, first_window: int) -> None:

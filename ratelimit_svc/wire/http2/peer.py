@@ -4,7 +4,9 @@ What is written in one turn of the loop, by however many answers, is one write a
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from random import uniform
@@ -13,23 +15,32 @@ from typing import cast
 from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.wire import rls
-from ratelimit_svc.wire.calls import GrpcStatus, Method
+from ratelimit_svc.wire.calls import CallError, GrpcStatus, Method
 from ratelimit_svc.wire.engine import EngineOptions
 from ratelimit_svc.wire.http2.call import Call
 from ratelimit_svc.wire.http2.connection import Connection
 from ratelimit_svc.wire.http2.frames import ErrorCode
 from ratelimit_svc.wire.http2.memory import Blocks
 from ratelimit_svc.wire.http2.messages import Unfinished
-from ratelimit_svc.wire.http2.requests import Event, What
+from ratelimit_svc.wire.http2.requests import FEW_TICKS, MOST_TICKS, Event, What
 from ratelimit_svc.wire.http2.streams import Stream
 
 MOST_CALLS = 1000
 """Calls that have a task of their own, in the whole process."""
 
+MANY_STREAMS = 100_000
+"""In the whole process; 25 MB. Beyond, requests that do not come to their end are not waited for."""
+TOO_MANY_CALLS = CallError(GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MOST_CALLS} calls are under way")
+
 ALIVE_AFTER, DEAD_AFTER = 60, 80
 """Seconds without a word from a peer, after which it is asked whether it is there, and given up."""
+MOST_READ = 16 * 1024
+"""Bytes of one peer that are seen to in one turn of the loop; what came beyond waits while others have their turn. uvloop reads as
+much as there is, megabytes of it."""
 MOST_STUCK = 10
 """Seconds that a peer may leave unread what we wrote (more than the kernel and the transport hold)."""
+MOST_IDLE = 10
+"""Seconds that a peer may say nothing, and have nothing under way, when connections become scarce."""
 LAST_WORDS = 2
 """Seconds that a peer has to read why its connection ends, and that a drain waits for it to have read the first GOAWAY."""
 
@@ -42,19 +53,55 @@ class Shared:
     methods: Mapping[str, Method]
     options: EngineOptions
     loop: asyncio.AbstractEventLoop
+    on_last: Callable[[], None]
+    """Called when the last connection has gone."""
+    most_connections: int
     blocks: Blocks = field(default_factory=lambda: Blocks(f"/{rls.SERVICE}/{rls.METHOD}"))
     unfinished: Unfinished = field(default_factory=Unfinished)
     peers: set["Peer"] = field(default_factory=set)
-    calls: set[Call] = field(default_factory=set)
-    on_last: Callable[[], None] = lambda: None
-    """Called when the last connection has gone."""
+    calls: dict[Call, "Peer"] = field(default_factory=dict)
+    """Those with a task of their own, the oldest first, and whose they are."""
+    faults: Counter[ErrorCode] = field(default_factory=Counter)
+    """Connections ended for what their peers did."""
+    many_streams: int = MANY_STREAMS
+    patience: int = MOST_TICKS
+    """Seconds that a request may take to come."""
     _unwritten: list["Peer"] = field(default_factory=list)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether connections are scarce."""
+        return len(self.peers) > self.most_connections * 7 // 8
+
+    @property
+    def streams(self) -> int:
+        """How many calls are under way."""
+        return sum(len(peer.connection.streams.open) for peer in list(self.peers))
+
+    def tick(self) -> None:
+        """Note that a second has passed."""
+        self.patience = MOST_TICKS if self.streams < self.many_streams else FEW_TICKS
 
     def flush(self, peer: "Peer") -> None:
         """Write what a connection has to say, when this turn of the loop has said all."""
         if not self._unwritten:
             self.loop.call_soon(self._write)
         self._unwritten.append(peer)
+
+    def has_place(self, peer: "Peer") -> bool:
+        """Return whether a connection may have one more call with a task. Where there are too many, the connection that has the
+        most loses its oldest: one that opens very many watches takes the place of nobody else's health checks.
+        """
+        if len(self.calls) < MOST_CALLS:
+            return True
+        counts = Counter(self.calls.values())
+        [(hog, most)] = counts.most_common(1)
+        if counts[peer] >= most:
+            return False
+        oldest = next(call for call, whose in self.calls.items() if whose is hog)
+        del self.calls[oldest]
+        oldest.end(TOO_MANY_CALLS)
+        return True
 
     def _write(self) -> None:
         peers, self._unwritten = self._unwritten, []
@@ -75,20 +122,29 @@ class Peer(asyncio.Protocol):
         self._to_write = False
         self._silent = self._stuck = self._leaving = 0
         """Seconds that the peer has said nothing, read nothing, and that we wait for it to leave."""
-        self._paused = self._said_last = False
+        self._calls: set[Call] = set()
+        self._unread = b""
+        """What came and was not seen to yet."""
+        self._paused = self._said_last = self._has_turn = False
         self._age: asyncio.TimerHandle | None = None
 
     # ── the socket ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        if len(self._shared.peers) >= self._shared.most_connections:
+            self.connection.drop()
+            self._transport.abort()
+            return
         self._shared.peers.add(self)
         tls = self._shared.options.tls
         if tls is not None:
             session = transport.get_extra_info("ssl_object")
             if session.selected_alpn_protocol() != "h2" or not tls.admits(session.getpeercert() or {}):
-                self._transport.close()
+                self.connection.drop()  # what it has said already is not read, either
+                self._transport.abort()
                 return
+        self.flush()  # the connection says hello by itself
         age_s = self._shared.options.max_connection_age_s
         if age_s is not None:
             self._age = self._shared.loop.call_later(age_s * uniform(0.9, 1.1), self._retire)  # noqa: S311 — no secret
@@ -100,21 +156,56 @@ class Peer(asyncio.Protocol):
         for event in self.connection.drop():
             self._happened(event)
         self._outgoing.parts.clear()
+        self._unread = b""
         if not self._shared.peers:
             self._shared.on_last()
 
     def pause_writing(self) -> None:
         """Read no more from a peer that does not read."""
-        self._paused = True
-        self._transport.pause_reading()
+        self._paused = self._outgoing.held = True
+        self._listen()
 
     def resume_writing(self) -> None:
-        self._paused, self._stuck = False, 0
-        self._transport.resume_reading()
+        self._paused = self._outgoing.held = False
+        self._stuck = 0
+        self._listen()
+        self._look()
+
+    def _listen(self) -> None:
+        """Read more, or no more for now: not from a peer that does not read, and what came goes before what is to come."""
+        if self._transport.is_closing():
+            return
+        if not (self._paused or self._unread):
+            self._transport.resume_reading()
+            return
+        self._transport.pause_reading()
+        if not (self._paused or self._has_turn):
+            self._has_turn = True
+            self._shared.loop.call_soon(self._read_some)
 
     def data_received(self, data: bytes) -> None:
         self._silent = 0
+        if len(data) <= MOST_READ and not self._unread:
+            self._read(data)
+            return
+        self._unread += data
+        self._listen()
+
+    def _read_some(self) -> None:
+        """See to a part of what came, and to the next in another turn."""
+        self._has_turn = False
+        if self._paused:
+            return
+        data, self._unread = self._unread[:MOST_READ], self._unread[MOST_READ:]
+        self._read(data)
+        if self.connection.over:
+            self._unread = b""
+        self._listen()
+
+    def _read(self, data: bytes) -> None:
         asks, events = self.connection.receive(data)
+        if events:  # some may be gone already: what nobody waits for is not asked
+            asks = [ask for ask in asks if ask[0].number in self.connection.streams.open]
         for stream, message in asks:
             try:
                 stream.work = self._submit(message, partial(self._answer, stream), timeout_s=stream.head.timeout_s)
@@ -123,6 +214,7 @@ class Peer(asyncio.Protocol):
                 self._outgoing.end(stream, GrpcStatus.UNKNOWN, "internal error")
         for event in events:
             self._happened(event)
+        self._look()
         if self._outgoing.parts:
             self.flush()
 
@@ -149,15 +241,19 @@ class Peer(asyncio.Protocol):
         if self._said_last or self._transport.is_closing():
             return
         self._said_last, self._leaving = True, 1
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
+        if self.connection.fault is not ErrorCode.NO_ERROR:
+            self._shared.faults[self.connection.fault] += 1
+        if not self._transport.can_write_eof():  # TLS
             self._transport.close()
+            return
+        with suppress(OSError):  # the peer was faster
+            self._transport.write_eof()
 
     # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _answer(self, stream: Stream, result: bytes | RateLimitError) -> None:
         """Answer a request; called by the limiter."""
+        stream.work = None  # which leads back here: what goes round in a circle only the collector finds
         if isinstance(result, bytes):
             self._outgoing.answer(stream, result)
         else:
@@ -179,38 +275,58 @@ class Peer(asyncio.Protocol):
             else:
                 call.cancel()
         elif what is What.GONE and call is not None:
+            stream.work = None
             self._shared.limiter.cancel(call)
 
     def _begin(self, stream: Stream) -> None:
         method = self._shared.methods.get(stream.head.path)
         if method is None:
             self._outgoing.end(stream, GrpcStatus.UNIMPLEMENTED, f"unknown method {stream.head.path:.100}")
-        elif len(self._shared.calls) >= MOST_CALLS:
-            self._outgoing.end(stream, GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MOST_CALLS} calls are under way")
+        elif not self._shared.has_place(self):
+            self._outgoing.end(stream, TOO_MANY_CALLS.status, TOO_MANY_CALLS.text)
         else:
-            call = stream.work = Call(method, stream, self.connection.requests, self._outgoing, self.flush)
-            self._shared.calls.add(call)
-            call.task.add_done_callback(lambda _: self._shared.calls.discard(call))
+            call = stream.work = Call(
+                method,
+                stream,
+                requests=self.connection.requests,
+                outgoing=self._outgoing,
+                unfinished=self._shared.unfinished,
+                flush=self.flush,
+            )
+            self._shared.calls[call] = self
+            self._calls.add(call)
+            call.task.add_done_callback(lambda _: self._over(call))
+
+    def _over(self, call: Call) -> None:
+        self._shared.calls.pop(call, None)
+        self._calls.discard(call)
+
+    def _look(self) -> None:
+        """Let calls that wait for the peer to read see whether it has."""
+        for call in self._calls:
+            call.look()
 
     # ── time ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def tick(self) -> None:
         """Note that a second has passed."""
-        for event in self.connection.tick():
+        for event in self.connection.tick(self._shared.patience):
             self._happened(event)
         self._silent += 1
         self._stuck += self._paused
         self._leaving += self._leaving > 0
         if self._silent == ALIVE_AFTER:
-            self.connection.ask_alive()
+            self.connection.control.ask_alive()
         elif self._silent >= DEAD_AFTER or self._stuck > MOST_STUCK:
             self._transport.abort()
+        elif self._silent > MOST_IDLE and self._shared.crowded and not self.connection.streams.open:
+            self.drain()
         if self._leaving > LAST_WORDS:
             if self.connection.over:
                 self._transport.abort()
             else:
-                self.connection.leave()
-        if self._outgoing.parts:
+                self.connection.control.leave()
+        if self._outgoing.parts or self.connection.done:
             self.flush()
 
     def drain(self) -> None:

@@ -8,14 +8,19 @@ from enum import Enum
 from typing import NamedTuple
 
 from ratelimit_svc.wire.calls import CallError, GrpcStatus
+from ratelimit_svc.wire.http2.calm import Calm
 from ratelimit_svc.wire.http2.frames import FIRST_WINDOW, ErrorCode, StreamFault
 from ratelimit_svc.wire.http2.heads import Head, malformed
 from ratelimit_svc.wire.http2.messages import Messages, Unfinished
 from ratelimit_svc.wire.http2.outgoing import Outgoing
 from ratelimit_svc.wire.http2.streams import Stream, Streams
 
-MOST_TICKS = 10
-"""Seconds that a request may be on its way, and anything else that has to be whole: a frame, a header block, the preface."""
+MOST_TICKS, FEW_TICKS = 10, 1
+"""Seconds that a request may be on its way, and anything else that has to be whole: a frame, a header block, the preface; and a
+request when there are very many."""
+
+TINY = 256
+"""Bytes of DATA that should have completed a message: read one by one, they would take more of our time than of their sender's."""
 
 Ask = tuple[Stream, bytes]
 """A whole unary request: its stream and its message."""
@@ -47,12 +52,15 @@ class Requests:
     Args:
         streams: opened and ended here.
         outgoing: told what is answered at once.
+        calm: told what comes.
         unfinished: counts what is held of messages, on all connections.
         most_message_bytes: of one message.
     """
 
-    def __init__(self, streams: Streams, outgoing: Outgoing, unfinished: Unfinished, most_message_bytes: int) -> None:
-        self._streams, self._outgoing = streams, outgoing
+    def __init__(
+        self, streams: Streams, outgoing: Outgoing, calm: Calm, unfinished: Unfinished, most_message_bytes: int
+    ) -> None:
+        self._streams, self._outgoing, self._calm = streams, outgoing, calm
         self._unfinished, self._most_message_bytes = unfinished, most_message_bytes
         self.whole: list[Ask] = []
         self._counted = 0
@@ -81,8 +89,10 @@ class Requests:
         stream.ended = ended
         if head.refusal is not None:
             stream.quick = False
+            self._calm.reset()
             self._outgoing.refuse(stream, head.refusal)
         elif not head.unary:
+            self._calm.call()
             self.events.append(Event(What.BEGAN, stream))
             if ended:
                 self.events.append(Event(What.ENDED, stream))
@@ -104,18 +114,20 @@ class Requests:
         stream.received += len(data)
         if stream.head.content_length is not None and stream.received > stream.head.content_length:
             raise malformed("more DATA than content-length says")
-        if ended:
+        if ended:  # before anything is answered, so that no RST_STREAM follows
             self._note_end(stream)
-        if not stream.answered:
+        if stream.answered:
+            self._calm.frame()
+        else:
             self._feed(stream, data)
             stream.owed += length
             self.give_room(stream)
-        if ended:
+        if ended and stream.number in self._streams.open:
             self._complete(stream)
 
     def give_room(self, stream: Stream) -> None:
         """Let the peer go on sending, unless the call has not read what came."""
-        if stream.owed >= FIRST_WINDOW // 2 and not (stream.full or stream.answered):
+        if stream.owed >= FIRST_WINDOW // 2 and not (stream.full or stream.answered or stream.ended):
             self._outgoing.take_room(stream.number, stream.owed)
             stream.room += stream.owed
             stream.owed = 0
@@ -148,36 +160,48 @@ class Requests:
         else:
             self.whole.append((stream, stream.message))
             stream.message = None
+            if stream.messages is not None:
+                stream.messages.drop()
 
     def gone(self, stream: Stream) -> None:
         """Note that nobody waits for an answer any more."""
         self.events.append(Event(What.GONE, stream))
 
-    def tick(self) -> None:
-        """Note that a second has passed. A call that streams may be silent for as long as it likes."""
+    def tick(self, patience: int) -> None:
+        """Note that a second has passed: requests have to end, and answers that are whole to be let out, in `patience` seconds.
+        A call that streams may be silent for as long as it likes.
+        """
         for stream in list(self._streams.open.values()):
-            if not stream.ended and (stream.head.unary or stream.answered):
+            if stream.answered or (stream.head.unary and not stream.ended):
                 stream.ticks += 1
-                if stream.ticks > MOST_TICKS:
+                if stream.ticks > patience:
                     self._outgoing.reset(stream, ErrorCode.CANCEL)
                     self.gone(stream)
 
     def _feed(self, stream: Stream, data: bytes) -> None:
         """Read messages out of DATA."""
         if stream.messages is None:
-            stream.messages = Messages(stream.head.encoding, self._most_message_bytes, self._unfinished)
+            stream.messages = Messages(stream.head.encoding, self._most_message_bytes, self._unfinished, self._calm)
         try:
             found = stream.messages.feed(data)
+            if found:
+                self._found(stream, stream.messages, found)
+            elif len(data) < TINY and not stream.ended:
+                self._calm.frame()
         except CallError as error:
             self._fail(stream, error)
-            return
+
+    def _found(self, stream: Stream, messages: Messages, found: list[bytes]) -> None:
+        """Take whole messages."""
         if not stream.head.unary:
-            if found:
-                self.events.append(Event(What.CAME, stream, tuple(found)))
-        elif len(found) + (stream.message is not None) > 1:
-            self._fail(stream, CallError(GrpcStatus.UNIMPLEMENTED, "one message is expected, several were sent"))
-        elif found:
-            stream.message = found[0]
+            self._calm.earn(len(found))
+            self.events.append(Event(What.CAME, stream, tuple(found)))
+            return
+        if len(found) + (stream.message is not None) > 1:
+            raise CallError(GrpcStatus.UNIMPLEMENTED, "one message is expected, several were sent")
+        stream.message = found[0]
+        if not stream.ended:
+            messages.keep(found[0])
 
     def _fail(self, stream: Stream, error: CallError) -> None:
         """End a call for what was sent on it."""

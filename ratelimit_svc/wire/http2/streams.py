@@ -7,8 +7,9 @@ from ratelimit_svc.wire.http2.frames import FIRST_WINDOW, LARGEST_STREAM, Connec
 from ratelimit_svc.wire.http2.heads import Head
 from ratelimit_svc.wire.http2.messages import Messages
 
-MOST_REMEMBERED = 256
-"""Streams that we reset and whose peer may not know yet: what it still sends on them is no fault."""
+MOST_REMEMBERED = 1024
+"""Streams that we reset and whose peer may not know yet: what it still sends on them is no fault. As many as may be open, since a
+tick may reset all."""
 
 
 class Stream:
@@ -28,7 +29,7 @@ class Stream:
     """Bytes of DATA so far, without padding."""
     messages: Messages | None = None
     message: bytes | None = None
-    """The one of a unary call that is not ended yet."""
+    """The one of a unary call that is not ended yet; `messages` counts it."""
     full = False
     """More came than the call has read."""
     unsent: bytearray | None = None
@@ -47,6 +48,11 @@ class Stream:
         """Nothing unusual has come on it yet."""
         self.window = window
         """Bytes of DATA that we may still send."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was a whole request of the RateLimitService's, and is not answered."""
+        return self.ended and self.head.unary and not self.answered
 
     def __repr__(self) -> str:
         return f"<Stream {self.number} {self.head.path}>"

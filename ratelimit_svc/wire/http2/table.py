@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from hpack import Decoder
 
 from ratelimit_svc.wire.http2 import fields
+from ratelimit_svc.wire.http2.calm import Calm
 from ratelimit_svc.wire.http2.fields import Field
 from ratelimit_svc.wire.http2.frames import ConnectionFault, ErrorCode
 from ratelimit_svc.wire.http2.heads import Head, interpret
@@ -19,12 +20,13 @@ class Table:
 
     Args:
         blocks: the memory for when it has none.
+        calm: told how much there is to decode.
     """
 
-    __slots__ = ("_blocks", "_decoder", "_shape", "acknowledged", "known")
+    __slots__ = ("_blocks", "_calm", "_decoder", "_shape", "acknowledged", "known")
 
-    def __init__(self, blocks: Blocks) -> None:
-        self._blocks = blocks
+    def __init__(self, blocks: Blocks, calm: Calm) -> None:
+        self._blocks, self._calm = blocks, calm
         self._decoder: Decoder | None = fields.table()
         self._shape: Shape | None = None
         """Of the last block that had one."""
@@ -47,7 +49,7 @@ class Table:
             StreamFault: the request is malformed.
         """
         if self._decoder is None:
-            head, shape = self._blocks.head(block)
+            head, shape = self._blocks.head(block, self._calm)
             self._shape = shape or self._shape
             return head
         found = self._decode(self._decoder, block)
@@ -60,11 +62,12 @@ class Table:
             ConnectionFault: it cannot be decoded.
         """
         if self._decoder is None:
-            return self._blocks.fields(block)
+            return self._blocks.fields(block, self._calm)
         return self._decode(self._decoder, block)
 
     def _decode(self, decoder: Decoder, block: bytes) -> list[Field]:
         representations = fields.representations(block)
+        self._calm.decoded(len(representations))
         if self.acknowledged and any(
             fields.is_table_size(each) and each != fields.NO_TABLE for each in representations
         ):

@@ -1,0 +1,30 @@
+"""One replica for all attacks, and its honest client."""
+
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from ratelimit_svc.demo.parts import Replica
+from tests.attacks.target import HEADING, RULES, Target
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def replica(tmp_path_factory) -> AsyncIterator[Replica]:
+    """A replica as users run it."""
+    folder = tmp_path_factory.mktemp("attacks")
+    (folder / "rules.yaml").write_text(RULES)
+    async with Replica(folder / "replica", rules=folder / "rules.yaml") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def target(replica, tmp_path_factory, request):
+    """What is attacked. Prints the report at the end (`-s` shows it)."""
+    if sys.platform != "linux":
+        pytest.skip("figures are read from /proc")
+    target = Target(replica, tmp_path_factory.mktemp("honest") / "log")
+    yield target
+    target.close()
+    print("", HEADING, *(figures.row() for figures in target.figures), sep="\n")

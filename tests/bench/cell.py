@@ -1,0 +1,108 @@
+"""One cell of the table: a fresh Redis, a fresh server, one workload; warmed up, measured, gone."""
+
+import asyncio
+import gc
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ratelimit_svc.demo.parts import RedisServer, valkey
+from ratelimit_svc.demo.parts import redis as redis_6
+from tests.bench import cost
+from tests.bench.connection import Tally
+from tests.bench.figures import Books, Figures, figures
+from tests.bench.load import loaded
+from tests.bench.servers import Contender, Server
+from tests.bench.workloads import Workload
+
+STORES = {"valkey": valkey, "redis": redis_6}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How it is measured, the same for all."""
+
+    folder: Path
+    seconds: float
+    warm_up_s: float
+    core: int
+    """The server's; nobody else of ours is on it."""
+    others: int
+    """The generator's and Redis's."""
+    store: str
+    """Of `STORES`."""
+
+
+def cores() -> tuple[int, int]:
+    """Return the server's core, and that of the generator and Redis: the last two that we may use.
+
+    Raises:
+        SystemExit: there are not two.
+    """
+    ours = sorted(os.sched_getaffinity(0))
+    if len(ours) < 2:
+        raise SystemExit("two cores are needed: one is the server's alone")
+    return ours[-1], ours[-2]
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Keep this process, and what it starts from now on, on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def steady() -> Iterator[None]:
+    """Let no collection of garbage of ours stand between a reply and its time."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def measure(bench: Bench, contender: Contender, workload: Workload) -> Figures:
+    """Run one cell."""
+    folder = bench.folder / f"{workload.name}-{contender.name}"
+    async with (
+        STORES[bench.store](folder / "store") as redis,
+        Server(contender, redis, folder=folder / "server", core=bench.core) as server,
+    ):
+        tally = Tally()
+        with steady():
+            async with loaded(server.port, workload, workload.feed(), tally):
+                await asyncio.sleep(bench.warm_up_s)
+                before = books(bench, server, redis)
+                tally.restart()
+                await asyncio.sleep(bench.seconds)
+                seen, used = tally.copy(), books(bench, server, redis) - before
+        return figures(
+            used,
+            answers=seen.answers,
+            latencies_s=seen.latencies_s,
+            silence_s=seen.longest_silence_s,
+            peak_mb=cost.peak_memory_mb(server.pid),
+            by_policy=await server.by_policy(),
+        )
+
+
+def books(bench: Bench, server: Server, redis: RedisServer) -> Books:
+    """Read what was used until now."""
+    return Books(
+        time.perf_counter(),
+        cost.cpu_s(server.pid),
+        cost.cpu_s(redis.pid),
+        time.process_time(),
+        cost.core_s(bench.core),
+        cost.core_s(bench.others),
+        cost.commands(redis),
+    )
