@@ -29,7 +29,9 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
     """Run tests on the loop that the service runs on, some on asyncio's as well."""
     path = item.nodeid.split("::")[0]
     both = (
-        path.startswith(("tests/conformance/", "tests/http2/test_call", "tests/attacks/test_slow"))
+        path.startswith(
+            ("tests/conformance/", "tests/http2/test_call", "tests/attacks/test_slow", "tests/attacks/test_gone")
+        )
         or path.removesuffix(".py").rpartition("/")[2] in BOTH_LOOPS
     )
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}

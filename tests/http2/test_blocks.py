@@ -191,7 +191,12 @@ def test_what_differs_in_nothing_that_matters_is_one_shape():
         client.send(head(number, data), body(number, message(b"x")))
         heads.append(client.asks[-1][0].head)
     assert len(set(map(id, heads[3:]))) == 1
-    assert client.send(head(107, block({"traceparent": "bad\n", "x-request-id": "1"}))) == ["reset 107 PROTOCOL_ERROR"]
+    for number, length in ((109, 126), (111, 127), (113, 5000)):
+        client.send(
+            head(number, block({"traceparent": "y" * length, "x-request-id": "1"})), body(number, message(b"x"))
+        )
+        assert client.asks[-1][0].number == number
+    assert client.send(head(115, block({"traceparent": "bad\n", "x-request-id": "1"}))) == ["reset 115 PROTOCOL_ERROR"]
     assert len(client.blocks.heads) < 10
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from ratelimit_svc.wire.calls import GrpcStatus
 from ratelimit_svc.wire.http2.control import MOST_STREAMS
 from ratelimit_svc.wire.http2.frames import Kind, frame
 from ratelimit_svc.wire.http2.requests import FEW_TICKS, MOST_TICKS
@@ -14,6 +15,7 @@ from tests.http2.client import (
     body,
     head,
     message,
+    prioritized,
     request,
     reset,
     window,
@@ -122,6 +124,31 @@ def test_an_answer_to_one_who_has_gone_is_not_sent():
     assert client.happened == ["gone 1"]
     assert client.answer() == []
     assert client.held == (0, 0, 0)
+
+
+def test_nothing_is_said_on_a_stream_that_is_gone():
+    """Neither messages nor an end, whoever has ended it."""
+    client = Client()
+    client.send(head(1, OTHER_HEAD), head(3, OTHER_HEAD))
+    stream, other = client.streams.open[1], client.streams.open[3]
+    client.send(reset(1))
+    client.outgoing.end(other)
+    assert client.heard() == ["headers 3 200 0 end", "reset 3 NO_ERROR"]
+    for gone in (stream, other):
+        client.outgoing.message(gone, b"x")
+        client.outgoing.end(gone, GrpcStatus.INTERNAL, "late")
+    assert client.heard() == []
+    assert repr(stream) == f"<Stream 1 {OTHER}>"
+
+
+def test_trailers_with_a_priority_of_their_own():
+    """It is looked at there, too, when the block is decoded."""
+    client = Client()
+    client.send(head(1, OTHER_HEAD))
+    assert client.send(prioritized(1, TRAILERS, 1, end=True)) == ["reset 1 PROTOCOL_ERROR"]
+    client.send(head(3, OTHER_HEAD))
+    assert client.send(prioritized(3, TRAILERS, 1, end=True)) == []
+    assert client.happened[-1] == "ended 3"
 
 
 def test_a_request_that_is_reset_in_the_same_read_is_gone():
