@@ -40,6 +40,9 @@ OVERRIDE_BYTES = 900
 DESCRIPTOR_BYTES, ENTRY_BYTES = 200, 80
 """What they cost where the request is kept."""
 
+STALE_AT_ONCE = 20
+"""Plans of rules that were replaced, let go with each request."""
+
 OVERRIDE = "#override"
 """Ends the id of the rule that a limit brought along stands for."""
 
@@ -263,6 +266,8 @@ class PlanMemory:
         self._make = make
         self._most_bytes = most_bytes
         self._plans: OrderedDict[bytes, Plan] = OrderedDict()
+        self._stale: list[OrderedDict[bytes, Plan]] = []
+        """Forgotten, and let go a few with each request: all at once they would keep everyone waiting for 20 ms."""
         self.bytes = 0
         """About how much is kept now."""
 
@@ -278,6 +283,8 @@ class PlanMemory:
         Raises:
             BadRequestError: as `make` does; nothing is remembered then.
         """
+        if self._stale:
+            self._let_go()
         found = self._plans.get(data)
         if found is not None:
             self._plans.move_to_end(data)
@@ -296,8 +303,16 @@ class PlanMemory:
 
     def clear(self) -> None:
         """Forget all: the rules have changed."""
-        self._plans.clear()
+        self._stale.append(self._plans)
+        self._plans = OrderedDict()
         self.bytes = 0
+
+    def _let_go(self) -> None:
+        stale = self._stale[-1]
+        for _ in range(min(STALE_AT_ONCE, len(stale))):
+            stale.popitem()
+        if not stale:
+            self._stale.pop()
 
 
 def _size(data: bytes, plan: Plan) -> int:

@@ -19,7 +19,7 @@ from ratelimit_svc.model import (
     Rule,
     Unit,
 )
-from ratelimit_svc.plans import LONGEST_LABEL, Planner, local_share
+from ratelimit_svc.plans import LONGEST_LABEL, STALE_AT_ONCE, PlanMemory, Planner, local_share
 from ratelimit_svc.rules.match import Domain, Node, RuleSet
 from ratelimit_svc.store import MAX_CHARGES
 from tests.limiting import rules_of
@@ -272,3 +272,22 @@ def test_a_local_share_of_each_algorithm():
     assert [(one.limit, one.shape) for one in shared.charges] == [(2, 7), (2, 1), (17, 2)]
     none = local_share(plan(rule(Limit(0, Unit.MINUTE, algorithm=Algorithm.TOKEN_BUCKET))), 3)
     assert [(one.limit, one.shape) for one in none.charges] == [(0, 0)]
+
+
+def test_plans_of_replaced_rules_are_let_go_a_few_with_each_request():
+    """So that nobody waits for all of them; and they do go, however often rules are replaced."""
+    memory = PlanMemory(
+        lambda data: Plan((), (), coalesces=True, on_store_failure=OnStoreFailure.ALLOW), most_bytes=2**20
+    )
+    for number in range(10 * STALE_AT_ONCE):
+        memory.get(b"%d" % number)
+    memory.clear()
+    assert (len(memory), memory.bytes) == (0, 0)
+    for left in range(9, 0, -1):
+        memory.get(b"again")
+        assert sum(map(len, memory._stale)) == left * STALE_AT_ONCE
+    memory.clear()
+    for _ in range(3):
+        memory.get(b"again")
+    assert not memory._stale
+    assert len(memory) == 1

@@ -3,8 +3,18 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ratelimit_svc.wire.http2 import fields
 from ratelimit_svc.wire.http2.connection import Connection
-from ratelimit_svc.wire.http2.frames import END_HEADERS, LARGEST_WINDOW, PADDED, PRIORITY, ErrorCode, Kind, settings_in
+from ratelimit_svc.wire.http2.frames import (
+    END_HEADERS,
+    LARGEST_WINDOW,
+    PADDED,
+    PRIORITY,
+    ErrorCode,
+    Kind,
+    settings_in,
+    unpadded,
+)
 from tests.http2_fuzz.ours import Step
 from tests.http2_fuzz.pieces import REST_KIND, Piece
 
@@ -208,6 +218,17 @@ ALLOWED = (
         ),
     ),
     Allowed(
+        "unread code",
+        "a decision of ours (memory, Rule 2), beside RFC 7541 §5.2 and RFC 9113 §8.2.1: Huffman's code of a value that nobody reads is "
+        "not decoded once a peer keeps no table, so that nobody sees whether it is sound; it changes nothing but its own field",
+        lambda case: (
+            case.connection._table._decoder is None
+            and case.ours.over is None
+            and not case.ours.resets
+            and ("Huffman" in case.theirs.why or has_unsound_code(case.piece))
+        ),
+    ),
+    Allowed(
         "no larger table",
         "RFC 7541 §6.3: no size of the table beyond what we allow; h2 was not told of our 0, since it would refuse peers that go on "
         "without a word, and those we decode",
@@ -223,3 +244,12 @@ ALLOWED = (
 def find(case: Case) -> Allowed | None:
     """Return the first that applies."""
     return next((one for one in ALLOWED if one.applies(case)), None)
+
+
+def has_unsound_code(piece: Piece) -> bool:
+    """Return whether a value of these HEADERS is Huffman's code of what no value may be."""
+    if piece.kind != Kind.HEADERS or not piece.has(END_HEADERS):
+        return False
+    block = unpadded(piece.flags, piece.payload)[5 * piece.has(PRIORITY) :]
+    coded = [each for each in fields.representations(block) if (at := fields.value_start(each)) and each[at] & 0x80]
+    return any(not fields.is_sound_value(value) for each in coded for _, value in fields.decode(fields.table(), each))

@@ -12,7 +12,7 @@ from tests.http2_fuzz.ours import QUICK_PATH, Ours
 from tests.http2_fuzz.wires import CALL, SOUND, Call, Client, Frame, four, messages
 
 
-@settings(max_examples=1200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))
 @given(wires(), st.integers(0, 2**32 - 1))
 def test_any_connection(wire: bytes, seed: int):
     judge(wire, seed)

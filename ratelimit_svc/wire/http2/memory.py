@@ -22,7 +22,7 @@ from ratelimit_svc.wire.http2.frames import ConnectionFault, ErrorCode
 from ratelimit_svc.wire.http2.heads import MATTERS, Head, Refusal, check, interpret
 from ratelimit_svc.wire.http2.shape import LONGEST_VALUE, Shape, shape
 
-MOST_BLOCKS, MOST_PARTS = 4096, 16_384
+MOST_BLOCKS, MOST_PARTS = 4096, 8192
 """Remembered in each generation."""
 LONGEST_BLOCK, LONGEST_PART = 1024, 256
 """Bytes of what is remembered; what is longer is decoded each time."""
@@ -40,6 +40,8 @@ class Remembered(Generic[T]):
         self.young: dict[bytes, T] = {}
         """The first place to look. It stays the same object."""
         self._old: dict[bytes, T] = {}
+        self._stale: dict[bytes, T] = {}
+        """Forgotten, and let go little by little: all at once they would keep everyone waiting for some ms."""
 
     def __len__(self) -> int:
         return len(self.young) + len(self._old)
@@ -54,8 +56,10 @@ class Remembered(Generic[T]):
     def note(self, key: bytes, value: T) -> None:
         """Remember it."""
         if len(self.young) >= self._most:
-            self._old = self.young.copy()
+            self._stale, self._old = self._old, self.young.copy()
             self.young.clear()
+        elif self._stale:
+            self._stale.popitem()
         self.young[key] = value
 
 
