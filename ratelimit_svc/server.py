@@ -1,6 +1,7 @@
 """The server: one life, top to bottom: build → start → ready → drain → close."""
 
 import asyncio
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -57,6 +58,7 @@ async def serve(settings: Settings) -> None:
     async with AsyncExitStack() as life:
         # build
         _on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
+        _allow_many_files()
         metrics = Metrics()
         state = State(settings, Health(NO_RULES), metrics, store_up=settings.redis_url is None)
         local = MemoryStore(_steady_us, most_keys=settings.memory_store_keys)
@@ -185,6 +187,13 @@ async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncI
         on_down=state.on_store_down,
     ) as store:
         yield store
+
+
+def _allow_many_files() -> None:
+    """Let the process open as many files, and so connections, as it may at most: many systems begin with a thousand."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # it does without
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _on_signals(stop: asyncio.Event, look: asyncio.Event) -> None:

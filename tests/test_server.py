@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import time
@@ -13,6 +14,7 @@ import pytest
 import trustme
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from ratelimit_svc import server
 from ratelimit_svc.demo.child import until
 from ratelimit_svc.demo.parts import Replica, get, valkey
 from ratelimit_svc.model import Entry
@@ -359,3 +361,14 @@ async def test_tls_files_that_hold_nothing_end_it_with_a_sentence(tmp_path, rule
     text = replica.log.read_text()
     assert f"GRPC_SERVER_USE_TLS is true, but {empty}" in text
     assert "Traceback" not in text
+
+
+def test_as_many_files_may_be_open_as_the_system_allows():
+    """A thousand, the usual number to begin with, is no more than 800 connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        server._allow_many_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
