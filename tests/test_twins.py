@@ -115,6 +115,9 @@ BUDGET = [
 """Made by a check; overdrawn by the second of two costs, each after the other; left as it is when nothing is left."""
 OVERDRAWN = [Step(0, 0, (Line((charge("overdrawn", 3, hits=hits, overdraft=Overdraft.AUTO),), 1),)) for hits in (0, 5)]
 
+TWICE = [Step(0, 0, (Line((charge("twice", 5, hits=3), charge("twice", 5, hits=3)), 1),))]
+"""The same key twice in one request: each fits, both do not."""
+
 
 def broken(name: str, old: str, new: str) -> bytes:
     """The script with one place of one file changed; the place must exist, once."""
@@ -184,6 +187,7 @@ def test_one_small_mistake_makes_the_twins_differ(valkey_server, name, old, new)
     @example(history=TO_THE_BOUNDARY)
     @example(history=BUDGET)
     @example(history=OVERDRAWN)
+    @example(history=TWICE)
     @settings(TWINS, max_examples=2000, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
     def compare(history):
         same(lua, history)
