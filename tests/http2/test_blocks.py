@@ -5,12 +5,27 @@ import random
 import pytest
 from hpack import Encoder
 
+from ratelimit_svc.wire.calls import GrpcStatus
 from ratelimit_svc.wire.http2 import fields
 from ratelimit_svc.wire.http2.calm import Calm
 from ratelimit_svc.wire.http2.fields import LONGEST_DECODED, MOST_IN_A_LIST, NO_TABLE
 from ratelimit_svc.wire.http2.frames import END_HEADERS, ConnectionFault, Kind, frame
 from ratelimit_svc.wire.http2.memory import LONGEST_BLOCK, MOST_BLOCKS, MOST_PARTS, Blocks, Remembered
-from tests.http2.client import FIELDS, OTHER, PATH, SETTINGS_ACK, Client, block, body, head, message, padded, request
+from tests.http2.client import (
+    FIELDS,
+    OTHER,
+    PATH,
+    SETTINGS_ACK,
+    Client,
+    block,
+    body,
+    frames_in,
+    head,
+    message,
+    padded,
+    request,
+    settings,
+)
 
 TABLE_ASKED = "settings 000100000000"
 """That no table be kept."""
@@ -264,6 +279,65 @@ def test_huffman_and_plain_mean_the_same():
             client.send(head(number, encoder.encode(named.items(), huffman=huffman)), body(number, message(b"x")))
             assert client.asks[-1][0].head.timeout_s == seconds
             number += 2
+
+
+# ── our blocks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def blocks_sent(client: Client) -> list[bytes]:
+    """Header blocks that wait to be sent; the client's decoder, which may be told to insist on its size, has read them."""
+    sent = [payload for kind, _, _, payload in frames_in(b"".join(client.outgoing.parts)) if kind == Kind.HEADERS]
+    client.heard()
+    return sent
+
+
+@pytest.mark.parametrize("size", [0, 100, 4095])
+@pytest.mark.parametrize("kind", ["an answer", "an error", "no gRPC"])
+def test_a_smaller_table_is_answered_at_the_head_of_the_next_block(kind, size):
+    """Once (RFC 7541 §4.2): decoders insist on it. None at all fits into whatever they want later."""
+    client = Client()
+    client.send(settings(HEADER_TABLE_SIZE=size))
+    client._decoder.max_allowed_table_size = size
+    for number in (1, 3):
+        if kind == "no gRPC":
+            client.connection.receive(head(number, block({":method": "GET"}), end=True))
+        else:
+            client.send(request(number))
+            stream, _ = client.asks.pop()
+            if kind == "an answer":
+                client.outgoing.answer(stream, b"x")
+            else:
+                client.outgoing.end(stream, GrpcStatus.UNKNOWN, "x")
+        first, *others = blocks_sent(client)
+        assert first.startswith(fields.NO_TABLE) == (number == 1)
+        assert not any(other.startswith(fields.NO_TABLE) for other in others)
+        client.send(settings(HEADER_TABLE_SIZE=4096), settings(HEADER_TABLE_SIZE=size))
+
+
+@pytest.mark.parametrize("size", [4096, 65_536])
+def test_a_table_that_is_not_smaller_is_no_matter(size):
+    """Nothing has to be said."""
+    client = Client()
+    client.send(settings(HEADER_TABLE_SIZE=size), request(1))
+    client.outgoing.answer(client.asks.pop()[0], b"x")
+    assert not any(sent.startswith(fields.NO_TABLE) for sent in blocks_sent(client))
+
+
+def test_trailers_that_settings_set_free_come_after_the_table_of_the_same_settings():
+    """They waited behind DATA when they were made; they are sent after the acknowledgement, whatever the order of the settings."""
+    client = Client()
+    client.send(settings(INITIAL_WINDOW_SIZE=0), request(1))
+    client.outgoing.answer(client.asks.pop()[0], b"x")
+    assert client.heard() == ["headers 1 200"]
+    client._decoder.max_allowed_table_size = 0
+    assert client.send(settings(INITIAL_WINDOW_SIZE=100, HEADER_TABLE_SIZE=0)) == [
+        "settings ack",
+        "data 1 6",
+        "headers 1 0 end",
+    ]
+
+
+# ── bounds ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_memory_is_bounded():

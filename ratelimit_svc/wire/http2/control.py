@@ -1,10 +1,13 @@
 """The frames of a connection itself: SETTINGS, PING, WINDOW_UPDATE, GOAWAY, PRIORITY (RFC 9113 §6). Pure."""
 
+from operator import itemgetter
+
 from ratelimit_svc.wire.http2 import frames
 from ratelimit_svc.wire.http2.calm import Calm
 from ratelimit_svc.wire.http2.fields import LONGEST_LIST
 from ratelimit_svc.wire.http2.frames import (
     ACK,
+    FIRST_TABLE,
     LARGEST_FRAME,
     LARGEST_STREAM,
     LARGEST_WINDOW,
@@ -105,7 +108,8 @@ class Control:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS whose length is no multiple of 6")
         self._calm.frame(len(payload) // 6)
         before = len(self._outgoing.parts)
-        for name, value in frames.settings_in(payload):
+        # the table's size is the first by name: a larger window may set trailers free, and they come after the acknowledgement
+        for name, value in sorted(frames.settings_in(payload), key=itemgetter(0)):
             self._apply(name, value)
         # what is applied is acknowledged, and before the DATA that a larger window sets free
         self._outgoing.parts.insert(before, frames.frame(Kind.SETTINGS, ACK, 0))
@@ -118,6 +122,8 @@ class Control:
                 raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "SETTINGS_INITIAL_WINDOW_SIZE is beyond 2^31-1")
             self._calm.resized(len(self._streams.open))
             self._outgoing.resize(value)
+        elif name == Setting.HEADER_TABLE_SIZE and value < FIRST_TABLE:
+            self._outgoing.shrink_table()
         elif name == Setting.MAX_FRAME_SIZE:
             if not LARGEST_FRAME <= value < 2**24:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"SETTINGS_MAX_FRAME_SIZE is {value}; 2^14 … 2^24-1")

@@ -15,6 +15,8 @@ LARGEST_FRAME = 2**14
 LARGEST_WINDOW = 2**31 - 1
 FIRST_WINDOW = 2**16 - 1
 """Flow-control windows without a word of either side (§6.9.2)."""
+FIRST_TABLE = 4096
+"""Bytes of the table of header fields, likewise (§6.5.2)."""
 LARGEST_STREAM = 2**31 - 1
 
 

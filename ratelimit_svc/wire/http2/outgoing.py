@@ -52,6 +52,9 @@ class Outgoing:
         self.held = False
         """The peer does not read what was sent: who makes more than a few answers waits."""
         self.largest_frame = LARGEST_FRAME
+        self._table_update = b""
+        """What the next header block begins with."""
+        self._table_told = False
         self._blocked: dict[int, Stream] = {}
         """Streams whose DATA waits for the connection's window, the longest waiting first. Those that have no window of their
         own are not among them: there may be very many, and each WINDOW_UPDATE would look at all in vain."""
@@ -61,7 +64,7 @@ class Outgoing:
     def answer(self, stream: Stream, message: bytes) -> None:
         """Say all of a unary call's answer: headers, one message, and OK."""
         size = PREFIX_BYTES + len(message)
-        if not stream.ended or size > stream.window or size > self.window or size > LARGEST_FRAME:
+        if not stream.ended or size > stream.window or size > self.window or size > LARGEST_FRAME or self._table_update:
             self.message(stream, message)
             self.end(stream)
             return
@@ -78,7 +81,7 @@ class Outgoing:
             return
         if not stream.begun:
             stream.begun = True
-            self.parts.append(frame(Kind.HEADERS, END_HEADERS, stream.number, _BEGIN_BLOCK))
+            self._headers(stream, _BEGIN_BLOCK)
         self._data(stream, PREFIX.pack(0, len(message)) + message)
 
     def end(self, stream: Stream, status: GrpcStatus = GrpcStatus.OK, text: str = "") -> None:
@@ -91,8 +94,7 @@ class Outgoing:
             trailers.append((b"grpc-message", percent_encoded(text)))
         if status is GrpcStatus.UNIMPLEMENTED:
             trailers.append((b"grpc-accept-encoding", b",".join(ENCODINGS)))
-        block = fields.block(*trailers)
-        self._last(stream, frame(Kind.HEADERS, END_HEADERS | END_STREAM, stream.number, block))
+        self._last(stream, fields.block(*trailers))
 
     def refuse(self, stream: Stream, refusal: Refusal) -> None:
         """Say why a request is no call of ours."""
@@ -103,11 +105,23 @@ class Outgoing:
         head = [(b":status", b"%d" % refusal.http_status), (b"content-type", b"text/plain")]
         if refusal.http_status == 405:
             head.append((b"allow", b"POST"))
-        block = fields.block(*head, (b"content-length", b"%d" % len(text)))
         stream.begun = True
-        self.parts.append(frame(Kind.HEADERS, END_HEADERS, stream.number, block))
+        self._headers(stream, fields.block(*head, (b"content-length", b"%d" % len(text))))
         self._data(stream, text)
-        self._last(stream, frame(Kind.DATA, END_STREAM, stream.number))
+        self._last(stream, b"")
+
+    # ── header blocks ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def shrink_table(self) -> None:
+        """Note that the peer wants a smaller table than it has by itself. We never put anything into it, but have to say so: once, and
+        first thing in the next block that is sent (RFC 7541 §4.2). No size that it may want later is smaller than none.
+        """
+        if not self._table_told:
+            self._table_told, self._table_update = True, fields.NO_TABLE
+
+    def _headers(self, stream: Stream, block: bytes, flags: int = 0) -> None:
+        block, self._table_update = self._table_update + block, b""
+        self.parts.append(frame(Kind.HEADERS, END_HEADERS | flags, stream.number, block))
 
     # ── flow control ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -134,7 +148,10 @@ class Outgoing:
             return
         self._blocked.pop(stream.number, None)
         if not unsent and stream.last is not None:
-            self.parts.append(stream.last)
+            if stream.last:
+                self._headers(stream, stream.last, END_STREAM)
+            else:
+                self.parts.append(frame(Kind.DATA, END_STREAM, stream.number))
             stream.last = None
             self._ended(stream)
 

@@ -35,7 +35,7 @@ class Stream:
     unsent: bytearray | None = None
     """DATA for which the peer has no room yet."""
     last: bytes | None = None
-    """The frame that ends our side, once all DATA is sent."""
+    """What ends our side, once all DATA is sent: the block of the trailers, or nothing more than the end."""
     ticks = 0
     """Seconds that the request has been unfinished."""
     work: Any = None
