@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: help venv demo loadtest test test-tools test-docker test-docker-peer bench soak distinct fuzz check proto docs envoy-config build clean
+.PHONY: help venv demo loadtest test test-tools test-h2load test-docker test-docker-peer bench soak distinct fuzz check proto docs envoy-config build clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 venv: .venv/installed ## Make .venv with everything in it
 
@@ -36,6 +36,9 @@ test: venv ## Run all tests that need nothing but Python
 
 test-tools: venv .venv/tools/ghz .venv/tools/h2spec ## Run the tests that need ghz and h2spec, which Go builds
 	$(BIN)/pytest tests/tools
+
+test-h2load: venv ## Run the tests that need h2load and nghttp, which are nghttp2's (Debian: nghttp2-client)
+	$(BIN)/pytest tests/nghttp2
 
 # Each at one version; ghz at that of the image that docker-compose.yml builds. h2spec's newer tags are no modules that Go takes.
 GHZ = github.com/bojand/ghz/cmd/ghz@$(shell sed -n 's/^ARG GHZ_VERSION=//p' deploy/loadtest/Dockerfile)

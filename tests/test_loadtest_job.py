@@ -1,8 +1,6 @@
 """What the load test is started with: its Job is locked down and has the files of deploy/loadtest; ghz is built, or missed in words."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import yaml
@@ -73,19 +71,3 @@ def test_the_jobs_image_is_of_images_that_are_built_here():
         (name,) = re.findall(rf"^ARG {variable}=(.+)$", text, re.MULTILINE)
         assert f"${{{in_compose}:-{name}}}" in compose
     assert f"-t {POD['containers'][0]['image']} " in text
-
-
-def test_without_go_the_programs_are_missed_in_words(tmp_path):
-    """`make test-tools` and `make loadtest` fail where they cannot build what they need, and say what that takes."""
-    make = shutil.which("make")
-    assert make
-    done = subprocess.run(
-        [make, "--what-if=Makefile", "--old-file=.venv/installed", ".venv/tools/ghz"],
-        cwd=ROOT,
-        env={"PATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "ghz is built by Go, and there is no Go here" in done.stdout
