@@ -1,8 +1,5 @@
 """On both loops: files that run out, and a flood of each kind. Replicas of their own."""
 
-import resource
-from contextlib import contextmanager
-
 import pytest
 
 from ratelimit_svc.demo.parts import Replica
@@ -18,26 +15,21 @@ FILES = 400
 """That a replica may open."""
 
 
-@contextmanager
-def few_files():
-    """Children that are started here may open few files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+class WithFewFiles(Replica):
+    """A replica that may open few files, and may not allow itself more."""
+
+    def __init__(self, folder, **options) -> None:
+        super().__init__(folder, **options)
+        self._argv = ["/bin/sh", "-c", f'ulimit -n {FILES} && exec "$@"', "sh", *self._argv]
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
 async def replica(tmp_path, request):
     """A replica on each loop, which may open few files."""
     (tmp_path / "rules.yaml").write_text(RULES)
-    started = Replica(tmp_path / "replica", rules=tmp_path / "rules.yaml", env={"LOOP": request.param})
-    with few_files():
-        await started.start()
-    yield started
-    await started.stop()
+    env = {"LOOP": request.param}
+    async with WithFewFiles(tmp_path / "replica", rules=tmp_path / "rules.yaml", env=env) as started:
+        yield started
 
 
 @pytest.fixture
