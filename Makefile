@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: help venv demo loadtest test test-tools test-h2load test-docker test-docker-peer bench soak distinct fuzz check proto docs envoy-config build clean
+.PHONY: help venv demo loadtest test test-tools test-h2load test-docker test-docker-peer bench soak distinct attacks fuzz check proto docs envoy-config build clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18

@@ -70,7 +70,7 @@ def test_every_make_target_named_in_prose_exists():
     """Also those in the running text, and `make help` says what each is for."""
     makefile = (PROJECT / "Makefile").read_text()
     for page in PAGES:
-        for target in re.findall(r"`make ([a-z0-9-]+)`", page.read_text()):
+        for target in re.findall(r"`make ([a-z0-9-]+)[^`]*`", page.read_text()):
             assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
 
 
@@ -104,11 +104,19 @@ def test_the_rules_on_the_pages_load(block):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_file_that_is_named_exists(page):
-    """Paths of the project in backquotes are there."""
+    """Paths of the project in backquotes are there, and so is what links lead to, headings too."""
     for path in re.findall(r"`((?:config|deploy|tests|ratelimit_svc|proto)/[\w./-]*)`", page.read_text()):
         assert (PROJECT / path).exists(), path
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-        assert (page.parent / link).exists(), link
+    for link, heading in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        assert not heading or heading in headings(target.read_text()), f"{link}#{heading}"
+
+
+def headings(page: str) -> set[str]:
+    """How links name a page's headings."""
+    texts = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in texts}
 
 
 def test_the_page_on_why_has_every_parameter_and_every_word_of_the_log():
