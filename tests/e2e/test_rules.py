@@ -47,9 +47,9 @@ def brought(envoy_filter: str) -> str:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def ruled(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+async def ruled(tmp_path_factory: pytest.TempPathFactory, engine: str) -> AsyncIterator[Client]:
     """Callers of a gateway whose replicas have these rules."""
-    async for client in client_of(tmp_path_factory.mktemp("rules"), RULES):
+    async for client in client_of(tmp_path_factory.mktemp("rules"), RULES, env={"ENGINE": engine}):
         yield client
 
 
@@ -85,13 +85,13 @@ async def test_of_several_limits_the_tightest_is_shown(ruled):
     assert answer.status == PASSED
 
 
-async def test_a_limit_that_the_proxy_brings_goes_before_the_rules(tmp_path):
+async def test_a_limit_that_the_proxy_brings_goes_before_the_rules(tmp_path, engine):
     """Envoy's static override is enforced in place of the rule's limit, and where there is no rule at all."""
     file = tmp_path / "rules.yaml"
     file.write_text(RULES)
     envoy_filter = brought(shipped("istio/envoyfilter-gateway.yaml").read_text())
     async with (
-        stage(tmp_path, rules=file, envoy_filter=envoy_filter, replicas=1) as scene,
+        stage(tmp_path, rules=file, envoy_filter=envoy_filter, replicas=1, env={"ENGINE": engine}) as scene,
         aiohttp.ClientSession() as session,
     ):
         client = Client(scene, session)

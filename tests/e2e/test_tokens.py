@@ -112,13 +112,13 @@ class Budgets:
         ]
 
 
-async def _budgets(folder: Path, envoy_filter: str, *, reserved: bool) -> AsyncIterator[Budgets]:
+async def _budgets(folder: Path, envoy_filter: str, engine: str, *, reserved: bool) -> AsyncIterator[Budgets]:
     rules = folder / "rules.yaml"
     rules.write_text(RULES + BRIEF)
     envoy_filter += "---\n" + shipped("istio/envoyfilter-tokens-body.yaml").read_text()
-    model, tap = Model(), Tap()
+    model, tap, env = Model(), Tap(), {"ENGINE": engine}
     async with (
-        stage(folder, rules=rules, envoy_filter=envoy_filter, upstream=model, through=tap.ports) as scene,
+        stage(folder, rules=rules, envoy_filter=envoy_filter, env=env, upstream=model, through=tap.ports) as scene,
         tap,
         aiohttp.ClientSession() as session,
     ):
@@ -126,28 +126,28 @@ async def _budgets(folder: Path, envoy_filter: str, *, reserved: bool) -> AsyncI
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def checked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Budgets]:
+async def checked(tmp_path_factory: pytest.TempPathFactory, engine: str) -> AsyncIterator[Budgets]:
     """A check before each request, its cost at the end."""
     text = shipped("istio/envoyfilter-tokens.yaml").read_text()
-    async for budgets in _budgets(tmp_path_factory.mktemp("checked"), text, reserved=False):
+    async for budgets in _budgets(tmp_path_factory.mktemp("checked"), text, engine, reserved=False):
         yield budgets
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def reserved(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Budgets]:
+async def reserved(tmp_path_factory: pytest.TempPathFactory, engine: str) -> AsyncIterator[Budgets]:
     """Fifty tokens before each request, the rest of them back at the end."""
     text = shipped("istio/envoyfilter-tokens-reserved.yaml").read_text()
-    async for budgets in _budgets(tmp_path_factory.mktemp("reserved"), text, reserved=True):
+    async for budgets in _budgets(tmp_path_factory.mktemp("reserved"), text, engine, reserved=True):
         yield budgets
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def wrong(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Budgets]:
+async def wrong(tmp_path_factory: pytest.TempPathFactory, engine: str) -> AsyncIterator[Budgets]:
     """The page's wrong refund in place of the right one."""
     text = shipped("istio/envoyfilter-tokens-reserved.yaml").read_text()
     right = text[text.index("                - actions: *budget\n") :]
     async for budgets in _budgets(
-        tmp_path_factory.mktemp("wrong"), text.replace(right, snippet("wrong")), reserved=True
+        tmp_path_factory.mktemp("wrong"), text.replace(right, snippet("wrong")), engine, reserved=True
     ):
         yield budgets
 
