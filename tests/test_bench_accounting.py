@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -14,10 +15,11 @@ from redis import Redis
 from ratelimit_svc.demo.child import Child
 from ratelimit_svc.demo.parts import valkey
 from tests.bench import cost, report
+from tests.bench.arguments import NOT_RUN
 from tests.bench.cell import Bench, cores, measure, on_core
 from tests.bench.figures import Books, Figures, figures, middle, percentile
 from tests.bench.load import answers
-from tests.bench.servers import DEFAULT_ENGINE, Server, decided_by_policy, engine, peer
+from tests.bench.servers import DEFAULT_ENGINE, POLICY_DECISIONS, Server, engine, metric, peer
 from tests.bench.soak import soak
 from tests.bench.watching import FILES_LEFT, GROWTH, Sample, findings, table
 from tests.bench.workloads import WORKLOADS
@@ -144,7 +146,7 @@ async def test_answers_without_redis_are_told(tmp_path):
             assert await server.by_policy() == 1
         finally:
             await server.stop()
-    assert decided_by_policy("404 page not found\n") == 0
+    assert metric("404 page not found\n", POLICY_DECISIONS) == 0
     told = report.note([replace(counted(), by_policy=1), counted()])
     assert told == "1 were decided without Redis"
 
@@ -192,11 +194,11 @@ def test_ratios_are_against_the_first_and_a_shared_core_is_told():
     assert {"cpu", "kernel", "python", "packages"} < written["machine"].keys()
 
 
-def samples(*memory_mb: float, errors: int = 0, files_after: int = 10) -> list[Sample]:
+def samples(*memory_mb: float, errors: int = 0, files_after: int = 10, calls_after: int = 0) -> list[Sample]:
     """One before, some during, one after the load."""
     asked = [100 * number // len(memory_mb) for number in range(1, len(memory_mb) + 1)]
     during = [Sample(one, one, 5, errors, mb, 200) for one, mb in zip(asked, memory_mb, strict=True)]
-    return [Sample(0, 0, 0, 0, 20, 10), *during, replace(during[-1], files=files_after)]
+    return [Sample(0, 0, 0, 0, 20, 10), *during, replace(during[-1], files=files_after, calls=calls_after)]
 
 
 FLAT = (30, 60, 80, 80, 80, 81, 80, 80)
@@ -211,12 +213,13 @@ FLAT = (30, 60, 80, 80, 80, 81, 80, 80)
         (samples(*FLAT, errors=2), ["2 requests met an error"]),
         (samples(*FLAT, files_after=10 + FILES_LEFT), []),
         (samples(*FLAT, files_after=27), ["27 files are open after the load, 10 were before it"]),
+        (samples(*FLAT, calls_after=3), ["3 calls are under way after the load"]),
         (samples(80), ["too few samples"]),
         (samples(30, 160, 80, 80, 80, 80, 80, 80), [r"memory: 160\.0 MB, more than 150 MB"]),
     ],
 )
 def test_what_is_wrong_with_samples(seen, said):
-    """Errors, files left open, memory that grows after the first quarter, or is too much at any time."""
+    """Errors, files left open, calls that have not ended, memory that grows after the first quarter, or is too much at any time."""
     found = findings(seen, most_mb=150)
     assert len(found) == len(said)
     for sentence, pattern in zip(found, said, strict=True):
@@ -233,6 +236,27 @@ def test_a_peer_is_a_name_and_a_command():
     for text in ("go", "go=", "=ratelimit"):
         with pytest.raises(ValueError, match="NAME=COMMAND"):
             peer(text)
+
+
+@pytest.mark.parametrize(
+    ("command", "argument", "why"),
+    [
+        ("tests.bench", "--engine=http3", "invalid choice: 'http3'"),
+        ("tests.bench", "--peer=go", "--peer"),
+        ("tests.bench", "--rounds=0", "must be a whole number from 1"),
+        ("tests.bench", "--seconds=-1", "must be a number of seconds"),
+        ("tests.bench", "--json=nowhere/bench.json", "must be a file in a folder that exists"),
+        ("tests.bench.soak", "--requests=1e6", "must be a whole number from 1"),
+        ("tests.bench.soak", "--peer=none=/no/such/server", "none ended with status 127 before it was ready"),
+        ("tests.bench.distinct", "--engine=http3", "invalid choice: 'http3'"),
+    ],
+)
+def test_what_cannot_be_run_is_told_at_once(command, argument, why):
+    """In a sentence, with the exit status for it."""
+    done = subprocess.run([sys.executable, "-m", command, argument], capture_output=True, text=True, check=False)
+    assert done.returncode == NOT_RUN
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 async def test_one_cell_is_measured(tmp_path):

@@ -10,9 +10,11 @@ from pathlib import Path
 import uvloop
 
 from tests.bench import report
-from tests.bench.cell import STORES, Bench, cores, measure, on_core
+from tests.bench.arguments import add_store, count, in_words, new_file, seconds
+from tests.bench.cell import Bench, cores, measure, on_core
 from tests.bench.servers import DEFAULT_ENGINE, Contender, engine, peer
 from tests.bench.workloads import WORKLOADS
+from tests.engines import ENGINES
 
 
 def main() -> None:
@@ -24,7 +26,7 @@ def main() -> None:
         raise SystemExit("two contenders have one name")
     first = contenders[0].name
     core, others = cores()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, on_core(others):
+    with in_words(), tempfile.TemporaryDirectory(prefix="bench-") as folder, on_core(others):
         bench = Bench(Path(folder), arguments.seconds, arguments.warm_up, core, others, arguments.store)
         rounds = uvloop.run(run(bench, contenders, arguments.workload or list(WORKLOADS), arguments.rounds))
     print(report.table(rounds, first))
@@ -56,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--engine",
         action="append",
-        metavar="NAME",
+        choices=ENGINES,
         help=f"an engine of ours, as ENGINE names it; repeatable [{DEFAULT_ENGINE}]",
     )
     parser.add_argument(
@@ -69,22 +71,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workload", action="append", choices=WORKLOADS, help="only these; repeatable [all]", metavar="NAME"
     )
-    parser.add_argument("--rounds", type=_positive, default=3, metavar="N", help="medians are of so many [3]")
-    parser.add_argument("--seconds", type=float, default=5.0, metavar="S", help="length of each measurement [5]")
-    parser.add_argument("--warm-up", type=float, default=2.0, metavar="S", help="load before it, not measured [2]")
-    parser.add_argument("--store", choices=STORES, default="valkey", help="what the servers keep windows in [valkey]")
+    parser.add_argument("--rounds", type=count, default=3, metavar="N", help="medians are of so many [3]")
+    parser.add_argument("--seconds", type=seconds, default=5.0, metavar="S", help="length of each measurement [5]")
+    parser.add_argument("--warm-up", type=seconds, default=2.0, metavar="S", help="load before it, not measured [2]")
+    add_store(parser)
     parser.add_argument("--markdown", action="store_true", help="also print a table for the README")
     parser.add_argument(
-        "--json", type=Path, default=Path("bench.json"), metavar="FILE", help="all figures [bench.json]"
+        "--json", type=new_file, default=Path("bench.json"), metavar="FILE", help="all figures [bench.json]"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import uvloop
 
+from tests.bench.arguments import add_contender, add_store, chosen, count, in_words
 from tests.bench.cell import STORES, cores, on_core, steady
 from tests.bench.connection import Connection, Tally
 from tests.bench.figures import percentile
 from tests.bench.load import connect, loaded, rest
-from tests.bench.servers import Contender, Server, add_contender, chosen
+from tests.bench.servers import Contender, Server
 from tests.bench.watching import Sample, judge, sample
 from tests.bench.workloads import Feed, Workload, asking, unique
 
@@ -114,11 +115,11 @@ def main() -> None:
     """Read the arguments, run, judge."""
     parser = argparse.ArgumentParser(prog="make distinct ARGS=…", description="Many descriptors, each asked once.")
     add_contender(parser)
-    parser.add_argument("--requests", type=int, default=1_000_000, metavar="N", help="[1000000]")
-    parser.add_argument("--store", choices=STORES, default="valkey", help="[valkey]")
+    parser.add_argument("--requests", type=count, default=1_000_000, metavar="N", help="[1000000]")
+    add_store(parser)
     arguments = parser.parse_args()
     core, others = cores()
-    with tempfile.TemporaryDirectory(prefix="distinct-") as folder, on_core(others):
+    with in_words(), tempfile.TemporaryDirectory(prefix="distinct-") as folder, on_core(others):
         watched = distinct(
             chosen(arguments), store=arguments.store, requests=arguments.requests, core=core, folder=Path(folder)
         )

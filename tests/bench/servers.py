@@ -4,7 +4,6 @@ Engines of ours and peers are the same thing here: a command that takes its sett
 the reference implementation, of which each server takes what it knows.
 """
 
-import argparse
 import shlex
 import shutil
 import sys
@@ -20,7 +19,7 @@ from ratelimit_svc.settings import TABLE
 from tests.bench.load import answers
 from tests.bench.workloads import RULES
 
-POLICY_DECISIONS = "ratelimit_svc_policy_decisions_total"
+POLICY_DECISIONS, CALLS = "ratelimit_svc_policy_decisions_total", "ratelimit_svc_grpc_calls"
 DEFAULT_ENGINE = next(setting.default for setting in TABLE if setting.variable == "ENGINE")
 
 
@@ -55,18 +54,6 @@ def peer(text: str) -> Contender:
     if not name or not words:
         raise ValueError(f"{text!r}: must be NAME=COMMAND")
     return Contender(name, words)
-
-
-def add_contender(parser: argparse.ArgumentParser) -> None:
-    """Let a command take one server: an engine of ours, or a peer."""
-    one = parser.add_mutually_exclusive_group()
-    one.add_argument("--engine", default=DEFAULT_ENGINE, metavar="NAME", help=f"of ours [{DEFAULT_ENGINE}]")
-    one.add_argument("--peer", type=peer, metavar="NAME=COMMAND", help="a server in its place")
-
-
-def chosen(arguments: argparse.Namespace) -> Contender:
-    """Return that server."""
-    return arguments.peer or engine(arguments.engine)
 
 
 class Server(Child):
@@ -109,16 +96,23 @@ class Server(Child):
 
     async def by_policy(self) -> float:
         """How many requests were decided without the store, as far as it says so."""
+        return metric(await self._metrics(), POLICY_DECISIONS)
+
+    async def calls(self) -> int:
+        """How many calls are under way, as far as it says so."""
+        return int(metric(await self._metrics(), CALLS))
+
+    async def _metrics(self) -> str:
         _, page = await get(f"http://{LOOPBACK}:{self.http_port}/metrics")
-        return decided_by_policy(page)
+        return page
 
 
-def decided_by_policy(page: str) -> float:
-    """Read it from a page of metrics. Ours counts it; a peer knows no such thing, and may answer anything."""
-    if POLICY_DECISIONS not in page:
+def metric(page: str, name: str) -> float:
+    """Read one of our own metrics from a page of them. A peer knows no such thing, and may answer anything: that is 0."""
+    if name not in page:
         return 0
     samples = [one for family in text_string_to_metric_families(page) for one in family.samples]
-    return sum(one.value for one in samples if one.name == POLICY_DECISIONS)
+    return sum(one.value for one in samples if one.name == name)
 
 
 def _taskset() -> str:

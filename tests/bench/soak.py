@@ -10,18 +10,20 @@ import random
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from enum import Enum, auto
-from itertools import count
+from itertools import count as numbers
 from pathlib import Path
 
 import uvloop
 
 from ratelimit_svc.demo.child import until
 from tests.bench import cost
+from tests.bench.arguments import add_contender, add_store, chosen, count, in_words
 from tests.bench.cell import STORES, cores, on_core
 from tests.bench.connection import ERROR, Connection, Tally
 from tests.bench.load import connect
-from tests.bench.servers import Contender, Server, add_contender, chosen
+from tests.bench.servers import Contender, Server
 from tests.bench.watching import FILES_LEFT, Sample, judge, sample
 from tests.bench.workloads import WORKLOADS
 
@@ -119,14 +121,14 @@ async def soak(contender: Contender, *, store: str, requests: int, seed: int, co
 
         samples = [look()]
         running = asyncio.create_task(load.run())
-        for number in count(1):
+        for number in numbers(1):
             await _past(running, load, requests * number // SAMPLES)
             samples.append(look())
             if running.done():
                 break
         await running  # raises what ended it early
         await _let_go(server, samples[0].files)
-        return [*samples, look()]
+        return [*samples, replace(look(), calls=await server.calls())]
 
 
 async def _past(running: asyncio.Task[None], load: Soak, requests: int) -> None:
@@ -153,12 +155,12 @@ def main() -> None:
         prog="make soak ARGS=…", description="A long load of connections that come and go."
     )
     add_contender(parser)
-    parser.add_argument("--requests", type=int, default=10_000_000, metavar="N", help="[10000000]")
+    parser.add_argument("--requests", type=count, default=10_000_000, metavar="N", help="[10000000]")
     parser.add_argument("--seed", type=int, default=17, metavar="N", help="of all that is random [17]")
-    parser.add_argument("--store", choices=STORES, default="valkey", help="[valkey]")
+    add_store(parser)
     arguments = parser.parse_args()
     core, others = cores()
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder, on_core(others):
+    with in_words(), tempfile.TemporaryDirectory(prefix="soak-") as folder, on_core(others):
         watched = soak(
             chosen(arguments),
             store=arguments.store,

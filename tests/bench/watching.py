@@ -31,6 +31,8 @@ class Sample:
     memory_mb: float
     files: int
     """Open file descriptors."""
+    calls: int = 0
+    """Under way, each with its stream or its task, as the server says; looked at when all connections are closed."""
 
 
 def sample(pid: int, *, at_s: float, requests: int, connections: int, errors: int) -> Sample:
@@ -69,6 +71,8 @@ def findings(samples: Sequence[Sample], *, most_mb: float | None = None) -> list
         found.append(f"{after.errors} requests met an error")
     if after.files > before.files + FILES_LEFT:
         found.append(f"{after.files} files are open after the load, {before.files} were before it")
+    if after.calls:
+        found.append(f"{after.calls} calls are under way after the load")
     second, last = (_most_mb(during, quarter, after.requests) for quarter in (1, 3))
     if not second or not last:
         found.append("too few samples to say whether memory is flat: more requests, or more often")
