@@ -20,11 +20,18 @@ async def replica(tmp_path_factory) -> AsyncIterator[Replica]:
 
 
 @pytest.fixture(scope="session")
-def target(replica, tmp_path_factory, request):
-    """What is attacked. Prints the report at the end (`-s` shows it)."""
+def attacked(replica, tmp_path_factory):
+    """What is attacked, by all tests in turn. Prints the report at the end (`-s` shows it)."""
     if sys.platform != "linux":
         pytest.skip("figures are read from /proc")
     target = Target(replica, tmp_path_factory.mktemp("honest") / "log")
     yield target
     target.close()
     print("", HEADING, *(figures.row() for figures in target.figures), sep="\n")
+
+
+@pytest.fixture
+def target(attacked):
+    """What is attacked. When the offenders have gone, nothing of them is left."""
+    yield attacked
+    attacked.until_alone()

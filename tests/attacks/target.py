@@ -1,6 +1,7 @@
 """What is attacked: a replica of its own, an honest client of it, and what both say of each attack."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.request import urlopen
 
 from ratelimit_svc.demo.parts import Replica
 from tests.attacks.offender import Offender
@@ -64,6 +66,8 @@ HEADING = (
 
 QUIET_S = 0.04
 """How long the server is looked at before it is said to be quiet."""
+GONE_WITHIN_S = 15.0
+"""How long what offenders leave behind may be there: a second more than what waits longest for what is to come."""
 
 
 class Target:
@@ -95,6 +99,20 @@ class Target:
         assert line, f"the honest client was not served: {self._log.read_text()}"
         found: dict[str, float] = json.loads(line)
         return found
+
+    def until_alone(self) -> None:
+        """Wait until the server says that it has the honest client and nobody else."""
+        until = time.monotonic() + GONE_WITHIN_S
+        while (left := self._left()) > (1, 1):
+            assert time.monotonic() < until, f"{left} connections and calls are left"
+            time.sleep(QUIET_S)
+
+    def _left(self) -> tuple[int, int]:
+        """Connections, and calls under way, as the server counts them."""
+        with urlopen(f"{self.replica.http}/metrics", timeout=10) as page:
+            text = page.read().decode()
+        found = dict(re.findall(r"^ratelimit_svc_grpc_(connections|calls) (\S+)$", text, re.MULTILINE))
+        return int(float(found["connections"])), int(float(found["calls"]))
 
     def _until_quiet(self, pid: int) -> None:
         """Wait until the server has seen to what was sent: the honest client alone takes a tenth of its time."""

@@ -9,23 +9,27 @@ from tests.attacks.offender import Offender
 from tests.http2.client import HELLO, body, head, request
 
 BEFORE = {
-    "an HTTP/1 request": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a TLS hello to a plaintext port": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
-    "garbage before the preface": random.Random(1).randbytes(10_000),
-    "garbage inside the preface": PREFACE[:20] + b"garbage" + PREFACE[20:],
-    "garbage after the preface": PREFACE + random.Random(2).randbytes(10_000),
-    "a preface twice": PREFACE * 2,
-    "zeros": bytes(1_000_000),
+    "an HTTP/1 request": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", ErrorCode.PROTOCOL_ERROR),
+    "a TLS hello to a plaintext port": (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
+        ErrorCode.PROTOCOL_ERROR,
+    ),
+    "garbage before the preface": (random.Random(1).randbytes(10_000), ErrorCode.PROTOCOL_ERROR),
+    "garbage inside the preface": (PREFACE[:20] + b"garbage" + PREFACE[20:], ErrorCode.PROTOCOL_ERROR),
+    "garbage after the preface": (PREFACE + random.Random(2).randbytes(10_000), ErrorCode.FRAME_SIZE_ERROR),
+    "a preface twice": (PREFACE * 2, ErrorCode.FRAME_SIZE_ERROR),
+    "zeros": (bytes(1_000_000), ErrorCode.PROTOCOL_ERROR),
 }
 
 
 @pytest.mark.parametrize("case", BEFORE)
 def test_garbage_at_the_beginning(target, case):
     """The connection ends with what HTTP/2 has to say of it."""
-    with target.under(case) as figures, Offender(target.port, hello=BEFORE[case]) as offender:
+    data, code = BEFORE[case]
+    with target.under(case) as figures, Offender(target.port, hello=data) as offender:
         offender.listen(lambda: offender.code is not None)
         figures.note(offender)
-    assert offender.code in {ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR}
+    assert offender.code is code
 
 
 AFTER = {
