@@ -11,7 +11,8 @@ from ratelimit_svc.metrics import Wire
 from ratelimit_svc.wire.calls import Method
 from ratelimit_svc.wire.engine import EngineOptions
 from ratelimit_svc.wire.http2.frames import ErrorCode
-from ratelimit_svc.wire.http2.peer import Peer, Shared
+from ratelimit_svc.wire.http2.peer import Peer
+from ratelimit_svc.wire.http2.shared import Shared
 
 BACKLOG = 1024
 """Connections that wait to be accepted: a mesh comes back all at once."""
