@@ -78,6 +78,13 @@ class Call:
         self._forget()
         self.task.cancel()
 
+    def let_go(self) -> None:
+        """Drop what leads back here, now that the task is over: what goes round in a circle only the collector finds. A task that
+        was cancelled keeps the exception, which keeps our frames.
+        """
+        self._stream.work = None
+        del self.task
+
     async def _run(self, method: Method) -> None:
         """Call the method and send what it answers, and how it ends."""
         status, text = GrpcStatus.OK, ""

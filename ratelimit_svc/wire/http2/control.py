@@ -167,7 +167,7 @@ class Control:
         if number == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if (fault := frames.priority_fault(number, payload)) is not None:
-            raise fault
+            raise StreamFault(*fault)
 
 
 def _check_no_stream(kind: Kind, number: int) -> None:

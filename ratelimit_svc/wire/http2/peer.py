@@ -223,6 +223,7 @@ class Peer(asyncio.Protocol):
     def _over(self, call: Call) -> None:
         self._shared.calls.pop(call, None)
         self._calls.discard(call)
+        call.let_go()
 
     def _look(self) -> None:
         """Let calls that wait for the peer to read see whether it has."""
