@@ -68,6 +68,8 @@ class Peer(asyncio.Protocol):
                 self._transport.abort()
                 return
         self.flush()  # the connection says hello by itself
+        if self._shared.stopping:
+            self.drain()
         age_s = self._shared.options.max_connection_age_s
         if age_s is not None:
             self._age = self._shared.loop.call_later(age_s * uniform(0.9, 1.1), self._retire)  # noqa: S311 — no secret

@@ -46,6 +46,8 @@ class Shared:
     faults: Counter[ErrorCode] = field(default_factory=Counter)
     """Connections ended for what their peers did."""
     many_streams: int = MANY_STREAMS
+    stopping: bool = False
+    """Who connects now, its handshake may have begun before, is told so at once."""
     patience: int = MOST_TICKS
     """Seconds that a request may take to come."""
     _unwritten: list["Peer"] = field(default_factory=list)
