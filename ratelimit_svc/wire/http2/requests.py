@@ -169,10 +169,11 @@ class Requests:
 
     def tick(self, patience: int) -> None:
         """Note that a second has passed: requests have to end, and answers that are whole to be let out, in `patience` seconds.
-        A call that streams may be silent for as long as it likes.
+        A call that streams may be silent for as long as it likes, but not within a message.
         """
         for stream in list(self._streams.open.values()):
-            if stream.answered or (stream.head.unary and not stream.ended):
+            partial = stream.messages is not None and stream.messages.partial
+            if stream.answered or partial or (stream.head.unary and not stream.ended):
                 stream.ticks += 1
                 if stream.ticks > patience:
                     self._outgoing.reset(stream, ErrorCode.CANCEL)
@@ -194,6 +195,7 @@ class Requests:
     def _found(self, stream: Stream, messages: Messages, found: list[bytes]) -> None:
         """Take whole messages."""
         if not stream.head.unary:
+            stream.ticks = 0
             self._calm.earn(len(found))
             self.events.append(Event(What.CAME, stream, tuple(found)))
             return
