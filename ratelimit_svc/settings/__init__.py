@@ -248,7 +248,7 @@ class Settings:
         "ENGINE",
         choice("http2", "grpcio"),
         "http2",
-        "The gRPC server: the gRPC authors' library, or this project's own.",
+        "The gRPC server: this project's own, or the gRPC authors' library.",
     )
     loop: str = _from("LOOP", choice("uvloop", "asyncio"), "uvloop", "The event loop.")
 
