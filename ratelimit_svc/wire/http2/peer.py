@@ -48,6 +48,8 @@ class Peer(asyncio.Protocol):
         self._calls: set[Call] = set()
         self._unread = b""
         """What came and was not seen to yet."""
+        self._came_at = 0.0
+        """When, by the loop's clock in s: callers' time runs meanwhile."""
         self._paused = self._said_last = self._has_turn = False
         self._age: asyncio.TimerHandle | None = None
 
@@ -113,6 +115,8 @@ class Peer(asyncio.Protocol):
         if len(data) <= MOST_READ and not self._unread:
             self._read(data)
             return
+        if not self._unread:
+            self._came_at = self._shared.loop.time()
         self._unread += data
         self._listen()
 
@@ -122,18 +126,21 @@ class Peer(asyncio.Protocol):
         if self._paused:
             return
         data, self._unread = self._unread[:MOST_READ], self._unread[MOST_READ:]
-        self._read(data)
+        self._read(data, self._shared.loop.time() - self._came_at)
         if self.connection.over:
             self._unread = b""
         self._listen()
 
-    def _read(self, data: bytes) -> None:
+    def _read(self, data: bytes, waited_s: float = 0) -> None:
         asks, events = self.connection.receive(data)
         if events:  # some may be gone already: what nobody waits for is not asked
             asks = [ask for ask in asks if ask[0].number in self.connection.streams.open]
         for stream, message in asks:
+            timeout_s = stream.head.timeout_s
+            if timeout_s is not None and waited_s:
+                timeout_s = max(timeout_s - waited_s, 0)
             try:
-                stream.work = self._submit(message, partial(self._answer, stream), timeout_s=stream.head.timeout_s)
+                stream.work = self._submit(message, partial(self._answer, stream), timeout_s=timeout_s)
             except Exception as error:  # noqa: BLE001 — a defect: its caller shall not wait in vain
                 self._shared.loop.call_exception_handler({"message": "a request failed", "exception": error})
                 self._outgoing.end(stream, GrpcStatus.UNKNOWN, "internal error")
