@@ -123,6 +123,7 @@ class Call:
                 continue
             message = self._messages.popleft()
             self._note_unread(-_held(message))
+            self._stream.ticks = 0
             self._requests.give_room(self._stream)
             self._flush()
             yield message

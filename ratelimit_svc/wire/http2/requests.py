@@ -169,11 +169,12 @@ class Requests:
 
     def tick(self, patience: int) -> None:
         """Note that a second has passed: requests have to end, and answers that are whole to be let out, in `patience` seconds.
-        A call that streams may be silent for as long as it likes, but not within a message.
+        A call that streams may be silent for as long as it likes, but not within a message, nor while much is not read since the
+        peer lets no answers out.
         """
         for stream in list(self._streams.open.values()):
-            partial = stream.messages is not None and stream.messages.partial
-            if stream.answered or partial or (stream.head.unary and not stream.ended):
+            held = stream.full or (stream.messages is not None and stream.messages.partial)
+            if stream.answered or held or (stream.head.unary and not stream.ended):
                 stream.ticks += 1
                 if stream.ticks > patience:
                     self._outgoing.reset(stream, ErrorCode.CANCEL)
