@@ -94,27 +94,36 @@ class GroupCommit:
             return
         self._taking.discard(taken)
         self._send()
-        try:
-            grants = taken.result()
-        except StoreUnavailableError as error:
-            self._fail_all(batch, error)
-        except asyncio.CancelledError:
-            self._fail_all(batch, StoreUnavailableError("the store has given up the call"))
-        except Exception as error:  # noqa: BLE001 — a defect: nobody shall wait for it in vain
-            self._report(error, batch)
-        else:
+        error = _error(taken)
+        if error is None:
             self._metrics.store_latency.observe((perf_counter_ns() - started_ns) // 1000)
-            for line, grant in zip(batch, grants, strict=True):
-                try:
-                    self._settle(line, grant)
-                except Exception as error:  # noqa: BLE001 — a defect, as above
-                    self._report(error, [line])
+            self._settle_all(batch, taken.result())
+        elif isinstance(error, StoreUnavailableError):
+            self._fail_all(batch, error)
+        else:  # a defect: nobody shall wait for it in vain
+            self._report(error, batch)
+
+    def _settle_all(self, batch: Sequence[WaitingLine], grants: Sequence[Grant]) -> None:
+        for line, grant in zip(batch, grants, strict=True):
+            try:
+                self._settle(line, grant)
+            except Exception as error:  # noqa: BLE001 — a defect, as above
+                self._report(error, [line])
 
     def _fail_all(self, lines: Sequence[WaitingLine], error: StoreUnavailableError) -> None:
         for line in lines:
             self._fail(line, error)
 
-    def _report(self, error: Exception, lines: Sequence[WaitingLine]) -> None:
+    def _report(self, error: BaseException, lines: Sequence[WaitingLine]) -> None:
         """Fail lines that a defect of ours left unanswered, and let the loop's handler log it."""
         self._loop.call_exception_handler({"message": "a batch could not be answered", "exception": error})
         self._fail_all(lines, StoreUnavailableError("internal error"))
+
+
+def _error(taken: asyncio.Future[list[Grant]]) -> BaseException | None:
+    """Return why a batch was not taken; None: it was.
+
+    Not by `result`: what that raises holds the frame that holds the future that holds it, and with them the whole batch, until
+    the collector comes.
+    """
+    return StoreUnavailableError("the store has given up the call") if taken.cancelled() else taken.exception()

@@ -1,6 +1,8 @@
 """Group commit: what one read brings is one batch, so many batches in flight, and a store that may do anything."""
 
 import asyncio
+import gc
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -168,3 +170,20 @@ async def test_what_is_closed_answers_nobody(calls):
     assert calls.open[0][1].cancelled()
     assert answers.told == []
     assert calls.sizes == [1]
+
+
+async def test_a_batch_that_failed_is_freed_at_once(calls):
+    """What goes round in a circle waits for the collector, and in an outage every batch fails."""
+    limiter, answers = make(calls), Answers()
+    answer = weakref.ref(answers)
+    gc.disable()
+    try:
+        limiter.submit(asks("tenant=a"), answers)
+        await turns()
+        calls.open.pop()[1].set_exception(StoreUnavailableError("away"))
+        await answers.wait(1)
+        limiter.close()
+        del answers
+        assert answer() is None
+    finally:
+        gc.enable()

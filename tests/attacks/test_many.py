@@ -11,7 +11,7 @@ from ratelimit_svc.wire.http2 import fields
 from ratelimit_svc.wire.http2.control import MOST_STREAMS
 from ratelimit_svc.wire.http2.frames import ErrorCode
 from ratelimit_svc.wire.http2.messages import MOST_UNFINISHED
-from ratelimit_svc.wire.http2.peer import MOST_CALLS
+from ratelimit_svc.wire.http2.shared import MOST_CALLS
 from tests.attacks.honest import ASKED
 from tests.attacks.offender import Offender
 from tests.http2.client import HELLO, SETTINGS_ACK, block, body, head, message, ping, request, settings, window

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import warnings
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import grpc
 import pytest
@@ -144,3 +144,36 @@ async def test_broken_files_change_nothing(engine, clock, files, root):
         files.cert.unlink()
         assert await told(served, root) is grpc.StatusCode.OK
         assert len(failures) == 2
+
+
+async def test_a_handshake_that_ends_in_a_stop_does_not_hold_it_up(clock, files, root):
+    """Who connected before the stop, and is let in during it, is told to go elsewhere: no call of its would be answered."""
+    context = ssl.create_default_context(cadata=root.cert_pem.bytes().decode())
+    context.set_alpn_protocols(["h2"])
+    async with serving("http2", clock, tls=files.tls()) as served, channel_to(served, root) as channel:
+        served.store.go.clear()
+        call = rls_pb2_grpc.RateLimitServiceStub(channel).ShouldRateLimit(BIG, timeout=10)
+        await served.store.asked.wait()
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        came, to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        late = context.wrap_bio(came, to_send, server_hostname="127.0.0.1")
+        with suppress(ssl.SSLWantReadError):
+            late.do_handshake()
+        writer.write(to_send.read())
+        came.write(await reader.read(2**16))
+        stopping = asyncio.ensure_future(served.engine.stop(60))
+        await asyncio.sleep(0)
+        late.do_handshake()
+        writer.write(to_send.read())
+        told = b""
+        async with asyncio.timeout(10):
+            while b"draining" not in told:
+                came.write(await reader.read(2**16))
+                with suppress(ssl.SSLWantReadError):
+                    told += late.read()
+        writer.transport.abort()
+        assert not stopping.done()
+        served.store.go.set()
+        await call
+        async with asyncio.timeout(10):
+            await stopping

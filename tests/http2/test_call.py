@@ -9,7 +9,7 @@ import pytest
 from ratelimit_svc.wire.calls import LARGEST_ONLY, CallError, GrpcStatus, Method, only
 from ratelimit_svc.wire.http2.call import MOST_UNREAD, MOST_UNSENT, Call
 from ratelimit_svc.wire.http2.frames import LARGEST_FRAME
-from ratelimit_svc.wire.http2.requests import What
+from ratelimit_svc.wire.http2.requests import MOST_TICKS, What
 from tests.http2.client import OTHER, Client, block, body, head, message, reset, settings, window
 from tests.waiting import until
 
@@ -189,10 +189,37 @@ async def test_what_methods_do_not_read_is_bounded_in_all(does):
     """Beyond, whoever sent the last has to go; its bytes go with it."""
     caller = Caller(does.slow)
     caller.unfinished.most = 10_000
-    caller.say(body(1, message(PIECE) + message(b"more"), end=False))
+    caller.say(*(body(1, message(PIECE), end=False) for _ in range(7)))
     heard = await caller.over()
-    assert heard == ["headers 1 200 8 end", "reset 1 NO_ERROR"]
+    assert heard[1:] == ["headers 1 200 8 end", "reset 1 NO_ERROR"]
     assert caller.held == (0, 0, 0)
+
+
+async def test_what_a_method_does_not_read_is_not_held_for_ever(does):
+    """It has some seconds each time that it has too much."""
+    caller = Caller(does.slow)
+    caller.say(*(body(1, message(PIECE), end=False) for _ in range(6)), body(1, message(b"") * 1200, end=False))
+    assert caller.streams.open[1].full
+    assert caller.tick(MOST_TICKS) == []
+    does.go.set()
+    await until(lambda: len(does.read) == 1206)
+    assert caller.tick(MOST_TICKS) == []
+    does.go.clear()
+    other = Caller(does.slow)
+    other.say(*(body(1, message(PIECE), end=False) for _ in range(6)), body(1, message(b"") * 1200, end=False))
+    assert other.tick(MOST_TICKS + 1) == ["reset 1 CANCEL"]
+    other.say()
+    assert other.held == (0, 0, 0)
+    assert caller.held == (1, 0, 0)
+    caller.calls[1].cancel()
+
+
+async def test_whatever_others_hold_small_calls_are_answered(does):
+    """A health check is, as long as there is room for calls at all."""
+    caller = Caller(does.one)
+    caller.unfinished.bytes = caller.unfinished.most
+    caller.say(body(1, message(b"x")))
+    assert (await caller.over())[-1] == "headers 1 0 end"
 
 
 ENDS = [

@@ -225,17 +225,29 @@ def test_resets_of_ours_are_remembered_for_as_many_as_may_be_open():
         (head(1) + body(1, message(b"x"), end=False), ["reset 1 CANCEL"]),
         (head(1, block({":method": "GET"})), ["reset 1 CANCEL"]),
         (head(1, OTHER_HEAD), []),
-        (head(1, OTHER_HEAD) + body(1, b"\0\0\0\0\5abc", end=False), []),
+        (head(1, OTHER_HEAD) + body(1, b"\0\0\0\0\5abc", end=False), ["reset 1 CANCEL"]),
+        (head(1, OTHER_HEAD) + body(1, message(b"x"), end=False), []),
         (request(1), []),
     ],
 )
 def test_what_never_ends_is_given_up(data, words):
-    """A request of one message has some seconds to come; a call that streams may be silent."""
+    """A message has some seconds to come, and so has a request of one; a call that streams may be silent between them."""
     client = Client()
     client.send(data)
     assert client.tick(MOST_TICKS) == []
     assert client.tick() == words
     assert not words or client.held == (0, 0, 0)
+
+
+def test_each_message_of_a_stream_has_its_own_time():
+    """A long call may be within one whenever it is looked at."""
+    client = Client()
+    client.send(head(1, OTHER_HEAD) + body(1, message(b"x")[:3], end=False))
+    for _ in range(3):
+        assert client.tick(MOST_TICKS) == []
+        client.send(body(1, message(b"x")[3:] + message(b"x")[:3], end=False))
+    assert client.tick(MOST_TICKS) == []
+    assert client.tick() == ["reset 1 CANCEL"]
 
 
 def test_where_there_are_very_many_nobody_waits_for_long():

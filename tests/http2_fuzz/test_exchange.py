@@ -54,6 +54,7 @@ class Exchange:
     """Two ends and what is under way between them."""
 
     first_window: int
+    """As the client said last."""
     calls: dict[int, Call] = field(default_factory=dict)
     to_server: bytearray = field(default_factory=bytearray)
     to_client: bytearray = field(default_factory=bytearray)
@@ -153,7 +154,10 @@ class Exchange:
                 assert call.grpc_status
 
     def resize(self, window: int) -> None:
-        """Change the windows of all streams."""
+        """Change the windows of all streams. Larger ones only, once there are some: h2's client can bear no negative window."""
+        if self.calls and window < self.first_window:
+            return
+        self.first_window = window
         self.client.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
 
     def _one(self, which: int, fits) -> tuple[int, Call | None]:

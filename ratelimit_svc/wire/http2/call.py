@@ -53,6 +53,8 @@ class Call:
         self._messages.extend(messages)
         self._note_unread(sum(map(_held, messages)))
         self._news.set()
+        if not self._stream.full:  # a health check is answered whatever others hold; so little is bounded by MOST_CALLS
+            return
         try:
             self._unfinished.check()
         except CallError as error:
@@ -77,6 +79,13 @@ class Call:
         """Stop: nobody waits for it."""
         self._forget()
         self.task.cancel()
+
+    def let_go(self) -> None:
+        """Drop what leads back here, now that the task is over: what goes round in a circle only the collector finds. A task that
+        was cancelled keeps the exception, which keeps our frames.
+        """
+        self._stream.work = None
+        del self.task
 
     async def _run(self, method: Method) -> None:
         """Call the method and send what it answers, and how it ends."""
@@ -114,6 +123,7 @@ class Call:
                 continue
             message = self._messages.popleft()
             self._note_unread(-_held(message))
+            self._stream.ticks = 0
             self._requests.give_room(self._stream)
             self._flush()
             yield message

@@ -24,6 +24,7 @@ from ratelimit_svc.wire.http2.frames import (
     PREFACE,
     ConnectionFault,
     ErrorCode,
+    Fault,
     Kind,
     StreamFault,
 )
@@ -50,7 +51,7 @@ class _Block(NamedTuple):
     number: int
     ended: bool
     data: bytearray
-    fault: StreamFault | None
+    fault: Fault | None
 
 
 class Connection:
@@ -228,18 +229,18 @@ class Connection:
         self.streams.last = number
         head = self._table.head(data)
         if block.fault is not None:
-            raise block.fault
+            raise StreamFault(*block.fault)
         if len(self.streams.open) >= MOST_STREAMS:
             raise StreamFault(ErrorCode.REFUSED_STREAM, f"more than {MOST_STREAMS} streams")
         self.requests.begin(number, head, ended=ended)
         if head.refusal is None:
             self.control.ask_for_no_table()
 
-    def _on_trailers(self, stream: Stream, block: bytes, fault: StreamFault | None, *, ended: bool) -> None:
+    def _on_trailers(self, stream: Stream, block: bytes, fault: Fault | None, *, ended: bool) -> None:
         """§8.1: the fields after the messages."""
         found = self._table.fields(block)
         if fault is not None:
-            raise fault
+            raise StreamFault(*fault)
         if stream.ended:
             raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS after the end of the stream")
         if not ended:

@@ -124,10 +124,9 @@ class Control:
             self._outgoing.resize(value)
         elif name == Setting.HEADER_TABLE_SIZE and value < FIRST_TABLE:
             self._outgoing.shrink_table()
-        elif name == Setting.MAX_FRAME_SIZE:
-            if not LARGEST_FRAME <= value < 2**24:
-                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"SETTINGS_MAX_FRAME_SIZE is {value}; 2^14 … 2^24-1")
-            self._outgoing.largest_frame = LARGEST_FRAME  # larger ones are allowed, not asked for
+        elif name == Setting.MAX_FRAME_SIZE and not LARGEST_FRAME <= value < 2**24:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"SETTINGS_MAX_FRAME_SIZE is {value}; 2^14 … 2^24-1")
+        # larger frames are allowed, not asked for
 
     def _on_ping(self, flags: int, number: int, payload: bytes) -> None:
         """§6.7."""
@@ -167,7 +166,7 @@ class Control:
         if number == 0:
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
         if (fault := frames.priority_fault(number, payload)) is not None:
-            raise fault
+            raise StreamFault(*fault)
 
 
 def _check_no_stream(kind: Kind, number: int) -> None:

@@ -11,7 +11,8 @@ from ratelimit_svc.metrics import Wire
 from ratelimit_svc.wire.calls import Method
 from ratelimit_svc.wire.engine import EngineOptions
 from ratelimit_svc.wire.http2.frames import ErrorCode
-from ratelimit_svc.wire.http2.peer import Peer, Shared
+from ratelimit_svc.wire.http2.peer import LAST_WORDS, Peer
+from ratelimit_svc.wire.http2.shared import Shared
 
 BACKLOG = 1024
 """Connections that wait to be accepted: a mesh comes back all at once."""
@@ -60,6 +61,7 @@ class Http2Engine:
             backlog=ACCEPTED_AT_ONCE,
             ssl=None if tls is None else tls.context,
             ssl_handshake_timeout=None if tls is None else HANDSHAKE_S,
+            ssl_shutdown_timeout=None if tls is None else LAST_WORDS,
         )
         listener.listen(BACKLOG)
         self._ticks = self._shared.loop.create_task(self._tick(), name="http2 ticks")
@@ -71,6 +73,7 @@ class Http2Engine:
         if self._server is not None:
             self._server.close()
         self._empty.clear()
+        self._shared.stopping = True
         for peer in list(self._shared.peers):
             peer.drain()
         if self._shared.peers:

@@ -130,13 +130,17 @@ def check_length(kind: Kind, payload: bytes, length: int) -> None:
         raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, f"{kind.name} of {len(payload)} bytes; it has {length}")
 
 
-def priority_fault(stream: int, priority: bytes) -> StreamFault | None:
+Fault = tuple[ErrorCode, str]
+"""What a StreamFault is made of where it has to wait: an exception that is kept, and then raised, goes round in a circle with the
+frames that kept it, and only the collector finds those."""
+
+
+def priority_fault(stream: int, priority: bytes) -> Fault | None:
     """Return what is wrong with a priority, in a frame of its own or in HEADERS (RFC 7540 §5.3.1, §6.3); nobody heeds it."""
     if len(priority) != PRIORITY_BYTES:
-        text = f"a priority of {len(priority)} bytes; it has {PRIORITY_BYTES}"
-        return StreamFault(ErrorCode.FRAME_SIZE_ERROR, text)
+        return ErrorCode.FRAME_SIZE_ERROR, f"a priority of {len(priority)} bytes; it has {PRIORITY_BYTES}"
     if int.from_bytes(priority[:4], "big") & LARGEST_STREAM == stream:
-        return StreamFault(ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
+        return ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself"
     return None
 
 
@@ -156,7 +160,7 @@ def unpadded(flags: int, payload: bytes) -> bytes:
     return payload[1 : len(payload) - padding]
 
 
-def header_block(flags: int, stream: int, payload: bytes) -> tuple[bytes, StreamFault | None]:
+def header_block(flags: int, stream: int, payload: bytes) -> tuple[bytes, Fault | None]:
     """Return what a HEADERS frame holds of its block, and what is wrong with its priority (§6.2).
 
     Raises:

@@ -51,7 +51,6 @@ class Outgoing:
         """Of streams to come: the peer's SETTINGS_INITIAL_WINDOW_SIZE."""
         self.held = False
         """The peer does not read what was sent: who makes more than a few answers waits."""
-        self.largest_frame = LARGEST_FRAME
         self._table_update = b""
         """What the next header block begins with."""
         self._table_told = False
@@ -138,7 +137,7 @@ class Outgoing:
     def _push(self, stream: Stream) -> None:
         """Send what may be sent of a stream."""
         unsent = stream.unsent
-        while unsent and (length := min(len(unsent), stream.window, self.window, self.largest_frame)) > 0:
+        while unsent and (length := min(len(unsent), stream.window, self.window, LARGEST_FRAME)) > 0:
             self.parts.append(frame(Kind.DATA, 0, stream.number, bytes(unsent[:length])))
             del unsent[:length]
             stream.window -= length

@@ -4,33 +4,20 @@ What is written in one turn of the loop, by however many answers, is one write a
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from random import uniform
 from typing import cast
 
 from ratelimit_svc.errors import RateLimitError
-from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.wire import rls
-from ratelimit_svc.wire.calls import CallError, GrpcStatus, Method
-from ratelimit_svc.wire.engine import EngineOptions
+from ratelimit_svc.wire.calls import GrpcStatus
 from ratelimit_svc.wire.http2.call import Call
 from ratelimit_svc.wire.http2.connection import Connection
 from ratelimit_svc.wire.http2.frames import ErrorCode
-from ratelimit_svc.wire.http2.memory import Blocks
-from ratelimit_svc.wire.http2.messages import Unfinished
-from ratelimit_svc.wire.http2.requests import FEW_TICKS, MOST_TICKS, Event, What
+from ratelimit_svc.wire.http2.requests import Event, What
+from ratelimit_svc.wire.http2.shared import TOO_MANY_CALLS, Shared
 from ratelimit_svc.wire.http2.streams import Stream
-
-MOST_CALLS = 1000
-"""Calls that have a task of their own, in the whole process."""
-
-MANY_STREAMS = 100_000
-"""In the whole process; 25 MB. Beyond, requests that do not come to their end are not waited for."""
-TOO_MANY_CALLS = CallError(GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MOST_CALLS} calls are under way")
 
 ALIVE_AFTER, DEAD_AFTER = 60, 80
 """Seconds without a word from a peer, after which it is asked whether it is there, and given up."""
@@ -43,70 +30,6 @@ MOST_IDLE = 10
 """Seconds that a peer may say nothing, and have nothing under way, when connections become scarce."""
 LAST_WORDS = 2
 """Seconds that a peer has to read why its connection ends, and that a drain waits for it to have read the first GOAWAY."""
-
-
-@dataclass(slots=True)
-class Shared:
-    """What all connections of an engine have in common."""
-
-    limiter: Limiter
-    methods: Mapping[str, Method]
-    options: EngineOptions
-    loop: asyncio.AbstractEventLoop
-    on_last: Callable[[], None]
-    """Called when the last connection has gone."""
-    most_connections: int
-    blocks: Blocks = field(default_factory=lambda: Blocks(f"/{rls.SERVICE}/{rls.METHOD}"))
-    unfinished: Unfinished = field(default_factory=Unfinished)
-    peers: set["Peer"] = field(default_factory=set)
-    calls: dict[Call, "Peer"] = field(default_factory=dict)
-    """Those with a task of their own, the oldest first, and whose they are."""
-    faults: Counter[ErrorCode] = field(default_factory=Counter)
-    """Connections ended for what their peers did."""
-    many_streams: int = MANY_STREAMS
-    patience: int = MOST_TICKS
-    """Seconds that a request may take to come."""
-    _unwritten: list["Peer"] = field(default_factory=list)
-
-    @property
-    def crowded(self) -> bool:
-        """Whether connections are scarce."""
-        return len(self.peers) > self.most_connections * 7 // 8
-
-    @property
-    def streams(self) -> int:
-        """How many calls are under way."""
-        return sum(len(peer.connection.streams.open) for peer in list(self.peers))
-
-    def tick(self) -> None:
-        """Note that a second has passed."""
-        self.patience = MOST_TICKS if self.streams < self.many_streams else FEW_TICKS
-
-    def flush(self, peer: "Peer") -> None:
-        """Write what a connection has to say, when this turn of the loop has said all."""
-        if not self._unwritten:
-            self.loop.call_soon(self._write)
-        self._unwritten.append(peer)
-
-    def has_place(self, peer: "Peer") -> bool:
-        """Return whether a connection may have one more call with a task. Where there are too many, the connection that has the
-        most loses its oldest: one that opens very many watches takes the place of nobody else's health checks.
-        """
-        if len(self.calls) < MOST_CALLS:
-            return True
-        counts = Counter(self.calls.values())
-        [(hog, most)] = counts.most_common(1)
-        if counts[peer] >= most:
-            return False
-        oldest = next(call for call, whose in self.calls.items() if whose is hog)
-        del self.calls[oldest]
-        oldest.end(TOO_MANY_CALLS)
-        return True
-
-    def _write(self) -> None:
-        peers, self._unwritten = self._unwritten, []
-        for peer in peers:
-            peer.write()
 
 
 class Peer(asyncio.Protocol):
@@ -125,6 +48,8 @@ class Peer(asyncio.Protocol):
         self._calls: set[Call] = set()
         self._unread = b""
         """What came and was not seen to yet."""
+        self._came_at = 0.0
+        """When, by the loop's clock in s: callers' time runs meanwhile."""
         self._paused = self._said_last = self._has_turn = False
         self._age: asyncio.TimerHandle | None = None
 
@@ -145,6 +70,8 @@ class Peer(asyncio.Protocol):
                 self._transport.abort()
                 return
         self.flush()  # the connection says hello by itself
+        if self._shared.stopping:
+            self.drain()
         age_s = self._shared.options.max_connection_age_s
         if age_s is not None:
             self._age = self._shared.loop.call_later(age_s * uniform(0.9, 1.1), self._retire)  # noqa: S311 — no secret
@@ -188,6 +115,8 @@ class Peer(asyncio.Protocol):
         if len(data) <= MOST_READ and not self._unread:
             self._read(data)
             return
+        if not self._unread:
+            self._came_at = self._shared.loop.time()
         self._unread += data
         self._listen()
 
@@ -197,18 +126,21 @@ class Peer(asyncio.Protocol):
         if self._paused:
             return
         data, self._unread = self._unread[:MOST_READ], self._unread[MOST_READ:]
-        self._read(data)
+        self._read(data, self._shared.loop.time() - self._came_at)
         if self.connection.over:
             self._unread = b""
         self._listen()
 
-    def _read(self, data: bytes) -> None:
+    def _read(self, data: bytes, waited_s: float = 0) -> None:
         asks, events = self.connection.receive(data)
         if events:  # some may be gone already: what nobody waits for is not asked
             asks = [ask for ask in asks if ask[0].number in self.connection.streams.open]
         for stream, message in asks:
+            timeout_s = stream.head.timeout_s
+            if timeout_s is not None and waited_s:
+                timeout_s = max(timeout_s - waited_s, 0)
             try:
-                stream.work = self._submit(message, partial(self._answer, stream), timeout_s=stream.head.timeout_s)
+                stream.work = self._submit(message, partial(self._answer, stream), timeout_s=timeout_s)
             except Exception as error:  # noqa: BLE001 — a defect: its caller shall not wait in vain
                 self._shared.loop.call_exception_handler({"message": "a request failed", "exception": error})
                 self._outgoing.end(stream, GrpcStatus.UNKNOWN, "internal error")
@@ -300,6 +232,7 @@ class Peer(asyncio.Protocol):
     def _over(self, call: Call) -> None:
         self._shared.calls.pop(call, None)
         self._calls.discard(call)
+        call.let_go()
 
     def _look(self) -> None:
         """Let calls that wait for the peer to read see whether it has."""

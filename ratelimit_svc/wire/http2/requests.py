@@ -169,10 +169,12 @@ class Requests:
 
     def tick(self, patience: int) -> None:
         """Note that a second has passed: requests have to end, and answers that are whole to be let out, in `patience` seconds.
-        A call that streams may be silent for as long as it likes.
+        A call that streams may be silent for as long as it likes, but not within a message, nor while much is not read since the
+        peer lets no answers out.
         """
         for stream in list(self._streams.open.values()):
-            if stream.answered or (stream.head.unary and not stream.ended):
+            held = stream.full or (stream.messages is not None and stream.messages.partial)
+            if stream.answered or held or (stream.head.unary and not stream.ended):
                 stream.ticks += 1
                 if stream.ticks > patience:
                     self._outgoing.reset(stream, ErrorCode.CANCEL)
@@ -194,6 +196,7 @@ class Requests:
     def _found(self, stream: Stream, messages: Messages, found: list[bytes]) -> None:
         """Take whole messages."""
         if not stream.head.unary:
+            stream.ticks = 0
             self._calm.earn(len(found))
             self.events.append(Event(What.CAME, stream, tuple(found)))
             return

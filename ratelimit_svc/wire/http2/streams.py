@@ -37,7 +37,7 @@ class Stream:
     last: bytes | None = None
     """What ends our side, once all DATA is sent: the block of the trailers, or nothing more than the end."""
     ticks = 0
-    """Seconds that the request has been unfinished."""
+    """Seconds that the request, or the message of a call that streams, has been unfinished, or that too much was not read."""
     work: Any = None
     """What the socket's side keeps with a call that is under way."""
 
