@@ -8,10 +8,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from ratelimit_svc.wire.calls import GrpcStatus
 from ratelimit_svc.wire.http2 import fields
-from ratelimit_svc.wire.http2.control import MOST_STREAMS
 from ratelimit_svc.wire.http2.frames import ErrorCode
 from ratelimit_svc.wire.http2.messages import MOST_UNFINISHED
 from ratelimit_svc.wire.http2.shared import MOST_CALLS
+from ratelimit_svc.wire.http2.streams import FEW_STREAMS, MANY_STREAMS, MOST_STREAMS
 from tests.attacks.honest import ASKED
 from tests.attacks.offender import Offender
 from tests.http2.client import HELLO, SETTINGS_ACK, block, body, head, message, ping, request, settings, window
@@ -26,18 +26,20 @@ WIDE = settings(INITIAL_WINDOW_SIZE=2**31 - 1) + window(0, 2**30)
 
 
 def test_idle_streams(target):
-    """200 000 calls that have begun and go no further, on 200 connections."""
+    """300 000 calls that begin and go no further, on 300 connections: beyond MANY_STREAMS each connection may have few."""
     begun = b"".join(head(number) for number in range(5, 5 + 2 * 1000, 2))
-    with target.under("200,000 idle streams, 200 connections") as figures:
-        offenders = [Offender(target.port, hello=HELLO + NO_TABLE) for _ in range(200)]
+    with target.under("300,000 idle streams, 300 connections") as figures:
+        offenders = [Offender(target.port, hello=HELLO + NO_TABLE) for _ in range(300)]
         for offender in offenders:
             assert offender.send(begun)
         for offender in offenders:
             offender.send(ping())
             offender.listen(lambda offender=offender: offender.heard["PING"] > 0)
         figures.note(*offenders)
-        figures.frames = 200_000
+        figures.frames = 300_000
     assert not any(offender.closed for offender in offenders)
+    refused = sum(offender.reset_codes["REFUSED_STREAM"] for offender in offenders)
+    assert 300_000 - refused <= MANY_STREAMS + FEW_STREAMS * len(offenders)
     for offender in offenders:
         offender.close()
 

@@ -25,6 +25,7 @@ from ratelimit_svc.wire.http2.frames import (
 from ratelimit_svc.wire.http2.memory import Blocks
 from ratelimit_svc.wire.http2.messages import Unfinished
 from ratelimit_svc.wire.http2.requests import Ask, Event, What
+from ratelimit_svc.wire.http2.streams import Crowd
 
 PATH = f"/{rls.SERVICE}/{rls.METHOD}"
 OTHER = "/test.Test/Echo"
@@ -112,10 +113,12 @@ HELLO = PREFACE + frame(Kind.SETTINGS, 0, 0)
 class Client:
     """One connection's other end; both sides have said hello unless told not to."""
 
-    def __init__(self, *, greeted: bool = True, blocks: Blocks | None = None, most: int = MOST) -> None:
+    def __init__(
+        self, *, greeted: bool = True, blocks: Blocks | None = None, most: int = MOST, crowd: Crowd | None = None
+    ) -> None:
         self.blocks = blocks or Blocks(PATH)
         self.unfinished = Unfinished()
-        self.connection = Connection(self.blocks, self.unfinished, most_message_bytes=most)
+        self.connection = Connection(self.blocks, self.unfinished, most_message_bytes=most, crowd=crowd)
         self.outgoing, self.streams = self.connection.outgoing, self.connection.streams
         self.asks: list[Ask] = []
         self.events: list[Event] = []

@@ -3,8 +3,8 @@
 import pytest
 
 from ratelimit_svc.wire.http2.calm import FRAMES_A_TICK, MOST_FRAMES, MOST_RESETS
-from ratelimit_svc.wire.http2.control import MOST_STREAMS
 from ratelimit_svc.wire.http2.frames import ACK, Kind, frame
+from ratelimit_svc.wire.http2.streams import MOST_STREAMS
 from tests.http2.client import (
     OTHER,
     Client,

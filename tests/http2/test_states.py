@@ -3,10 +3,9 @@
 import pytest
 
 from ratelimit_svc.wire.calls import GrpcStatus
-from ratelimit_svc.wire.http2.control import MOST_STREAMS
 from ratelimit_svc.wire.http2.frames import Kind, frame
 from ratelimit_svc.wire.http2.requests import FEW_TICKS, MOST_TICKS
-from ratelimit_svc.wire.http2.streams import MOST_REMEMBERED
+from ratelimit_svc.wire.http2.streams import FEW_STREAMS, MOST_REMEMBERED, MOST_STREAMS, REMEMBERED_S, Crowd, Streams
 from tests.http2.client import (
     FIELDS,
     OTHER,
@@ -211,10 +210,43 @@ def test_resets_of_ours_are_remembered_for_as_many_as_may_be_open():
     heard = client.tick(MOST_TICKS + 1)
     assert heard == [f"reset {number} CANCEL" for number in numbers]
     assert client.send(*(body(number, b"x") for number in numbers[-MOST_REMEMBERED:])) == []
-    client.streams.note_reset(numbers[-1] + 2)
-    assert not client.streams.was_reset(numbers[0])
-    assert client.streams.was_reset(numbers[1])
     assert client.held == (0, 0, 0)
+
+
+def test_resets_are_forgotten_when_their_peer_must_know():
+    """Some seconds later; and sooner where there are very many: what is remembered is bounded."""
+    streams = Streams(Crowd())
+    streams.note_reset(1)
+    for _ in range(REMEMBERED_S):
+        streams.tick()
+        assert streams.was_reset(1)
+    for _ in range(REMEMBERED_S):
+        streams.tick()
+    assert not streams.was_reset(1)
+    for number in range(1, 6 * MOST_REMEMBERED, 2):
+        streams.note_reset(number)
+        assert streams.was_reset(number)
+    assert not streams.was_reset(1)
+    assert len(streams._reset) + len(streams._older) <= 2 * MOST_REMEMBERED
+
+
+def test_where_very_many_streams_are_open_a_connection_may_have_few():
+    """All together have no more than the process may have; when they are less, each may have as many as ever."""
+    crowd = Crowd(most=100)
+    greedy, modest = Client(crowd=crowd), Client(crowd=crowd)
+    for start in range(1, 400, 20):
+        greedy.send(*(head(number) for number in range(start, start + 20, 2)))
+    assert crowd.streams == len(greedy.streams.open) == 100
+    modest.send(*(request(number) for number in range(1, 2 * FEW_STREAMS, 2)))
+    assert len(modest.asks) == FEW_STREAMS
+    assert modest.send(request(2 * FEW_STREAMS + 1)) == [f"reset {2 * FEW_STREAMS + 1} REFUSED_STREAM"]
+    greedy.connection.drop()
+    assert crowd.streams == FEW_STREAMS
+    assert modest.send(request(2 * FEW_STREAMS + 3)) == []
+    while modest.asks:
+        modest.answer()
+    modest.tick()
+    assert crowd.streams == 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ratelimit_svc.wire.http2 import frames
 from ratelimit_svc.wire.http2.calm import Calm
-from ratelimit_svc.wire.http2.control import MOST_STREAMS, Control
+from ratelimit_svc.wire.http2.control import Control
 from ratelimit_svc.wire.http2.frames import (
     ACK,
     END_HEADERS,
@@ -33,7 +33,7 @@ from ratelimit_svc.wire.http2.memory import Blocks
 from ratelimit_svc.wire.http2.messages import PREFIX, PREFIX_BYTES, Unfinished
 from ratelimit_svc.wire.http2.outgoing import Outgoing
 from ratelimit_svc.wire.http2.requests import MOST_TICKS, Ask, Event, Requests
-from ratelimit_svc.wire.http2.streams import Stream, Streams
+from ratelimit_svc.wire.http2.streams import Crowd, Stream, Streams
 from ratelimit_svc.wire.http2.table import Table
 
 WINDOW = 2**20
@@ -61,10 +61,13 @@ class Connection:
         blocks: the memory of header blocks, shared by all connections; it knows which method's calls come whole.
         unfinished: counts what is held of messages, on all connections.
         most_message_bytes: of one message.
+        crowd: counts streams, on all connections; None: there is no other.
     """
 
-    def __init__(self, blocks: Blocks, unfinished: Unfinished, *, most_message_bytes: int) -> None:
-        self.streams = Streams()
+    def __init__(
+        self, blocks: Blocks, unfinished: Unfinished, *, most_message_bytes: int, crowd: Crowd | None = None
+    ) -> None:
+        self.streams = Streams(crowd or Crowd())
         self.outgoing = Outgoing(self.streams)
         self.calm = Calm()
         self.requests = Requests(self.streams, self.outgoing, self.calm, unfinished, most_message_bytes)
@@ -111,6 +114,7 @@ class Connection:
                 self._owed = 0
         except ConnectionFault as fault:
             self.fail(fault.code, fault.text)
+        self.streams.count()
         self.calm.earn(self.requests.new())
         return self.requests.take(), self._take_events()
 
@@ -127,6 +131,7 @@ class Connection:
         """Read all whole frames from `at` on. Return where the first begins that is not whole."""
         end = len(data)
         streams, open_, quick_head, longest = self.streams, self.streams.open, self._table.quick, self._quick
+        most = self.streams.most
         while end - at >= HEAD_BYTES:
             high, low, kind, flags, number = FRAME.unpack_from(data, at)
             length = high << 8 | low
@@ -154,7 +159,7 @@ class Connection:
                 kind == HEADERS and flags == END_HEADERS and streams.last < number <= streams.last_taken and number & 1
             ):
                 head = quick_head(data[begin:after])
-                if head is not None and head.quick and len(open_) < MOST_STREAMS:
+                if head is not None and head.quick and len(open_) < most:
                     streams.last = number
                     open_[number] = Stream(number, head, self.outgoing.first_window)
                     continue
@@ -230,8 +235,8 @@ class Connection:
         head = self._table.head(data)
         if block.fault is not None:
             raise StreamFault(*block.fault)
-        if len(self.streams.open) >= MOST_STREAMS:
-            raise StreamFault(ErrorCode.REFUSED_STREAM, f"more than {MOST_STREAMS} streams")
+        if len(self.streams.open) >= (most := self.streams.most):
+            raise StreamFault(ErrorCode.REFUSED_STREAM, f"more than {most} streams")
         self.requests.begin(number, head, ended=ended)
         if head.refusal is None:
             self.control.ask_for_no_table()
@@ -297,7 +302,9 @@ class Connection:
     def tick(self, patience: int = MOST_TICKS) -> list[Event]:
         """Note that a second has passed: what should have come by now is not waited for. Return what happened to calls."""
         self.calm.tick()
+        self.streams.tick()
         self.requests.tick(patience)
+        self.streams.count()
         if self._rest or self._expecting:
             self._ticks += 1
             if self._ticks > MOST_TICKS:
@@ -336,6 +343,7 @@ class Connection:
         for stream in list(self.streams.open.values()):
             self.outgoing.forget(stream)
             self.requests.gone(stream)
+        self.streams.count()
 
     def _take_events(self) -> list[Event]:
         events, self.requests.events = self.requests.events, []

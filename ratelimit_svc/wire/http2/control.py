@@ -18,11 +18,8 @@ from ratelimit_svc.wire.http2.frames import (
     StreamFault,
 )
 from ratelimit_svc.wire.http2.outgoing import Outgoing
-from ratelimit_svc.wire.http2.streams import Streams
+from ratelimit_svc.wire.http2.streams import MOST_STREAMS, Streams
 from ratelimit_svc.wire.http2.table import Table
-
-MOST_STREAMS = 1024
-"""Calls under way on one connection (SETTINGS_MAX_CONCURRENT_STREAMS). Envoy opens another connection for more."""
 
 HELLO = {Setting.MAX_CONCURRENT_STREAMS: MOST_STREAMS, Setting.MAX_HEADER_LIST_SIZE: LONGEST_LIST}
 

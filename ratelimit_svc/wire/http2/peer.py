@@ -39,7 +39,10 @@ class Peer(asyncio.Protocol):
         self._shared = shared
         self._submit = shared.limiter.submit
         self.connection = Connection(
-            shared.blocks, shared.unfinished, most_message_bytes=shared.options.max_message_bytes
+            shared.blocks,
+            shared.unfinished,
+            most_message_bytes=shared.options.max_message_bytes,
+            crowd=shared.crowd,
         )
         self._outgoing = self.connection.outgoing
         self._to_write = False

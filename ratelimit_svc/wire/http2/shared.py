@@ -15,6 +15,7 @@ from ratelimit_svc.wire.http2.frames import ErrorCode
 from ratelimit_svc.wire.http2.memory import Blocks
 from ratelimit_svc.wire.http2.messages import Unfinished
 from ratelimit_svc.wire.http2.requests import FEW_TICKS, MOST_TICKS
+from ratelimit_svc.wire.http2.streams import Crowd
 
 if TYPE_CHECKING:
     from ratelimit_svc.wire.http2.peer import Peer
@@ -40,6 +41,7 @@ class Shared:
     most_connections: int
     blocks: Blocks = field(default_factory=lambda: Blocks(f"/{rls.SERVICE}/{rls.METHOD}"))
     unfinished: Unfinished = field(default_factory=Unfinished)
+    crowd: Crowd = field(default_factory=Crowd)
     peers: set["Peer"] = field(default_factory=set)
     calls: dict[Call, "Peer"] = field(default_factory=dict)
     """Those with a task of their own, the oldest first, and whose they are."""

@@ -1,15 +1,19 @@
 """Streams: those that are open, and those that we reset lately (RFC 9113 §5.1). Pure."""
 
-from collections import deque
 from typing import Any
 
 from ratelimit_svc.wire.http2.frames import FIRST_WINDOW, LARGEST_STREAM, ConnectionFault, ErrorCode
 from ratelimit_svc.wire.http2.heads import Head
 from ratelimit_svc.wire.http2.messages import Messages
 
-MOST_REMEMBERED = 1024
+MOST_STREAMS = 1024
+"""Calls under way on one connection (SETTINGS_MAX_CONCURRENT_STREAMS). Envoy opens another connection for more."""
+MANY_STREAMS, FEW_STREAMS = 200_000, 16
+"""Streams in the whole process (50 MB), beyond which a connection may have only a few."""
+
+MOST_REMEMBERED, REMEMBERED_S = MOST_STREAMS, 5
 """Streams that we reset and whose peer may not know yet: what it still sends on them is no fault. As many as may be open, since a
-tick may reset all."""
+tick may reset all; and so many seconds at least."""
 
 
 class Stream:
@@ -58,12 +62,26 @@ class Stream:
         return f"<Stream {self.number} {self.head.path}>"
 
 
+class Crowd:
+    """How many streams are open on all connections of the process, and so how many one may have.
+
+    Each connection counts its own as often as it reads and each second; between, what was answered counts still.
+    """
+
+    __slots__ = ("most", "streams")
+
+    def __init__(self, most: int = MANY_STREAMS) -> None:
+        self.streams = 0
+        self.most = most
+
+
 class Streams:
     """One connection's."""
 
-    __slots__ = ("_remembered", "_reset", "last", "last_taken", "open")
+    __slots__ = ("_age", "_counted", "_crowd", "_older", "_reset", "last", "last_taken", "open")
 
-    def __init__(self) -> None:
+    def __init__(self, crowd: Crowd) -> None:
+        self._crowd, self._counted = crowd, 0
         self.open: dict[int, Stream] = {}
         """Those of which at least one side has more to say."""
         self.last = 0
@@ -71,7 +89,21 @@ class Streams:
         self.last_taken = LARGEST_STREAM
         """Those beyond are not seen to: we have said that we leave."""
         self._reset: set[int] = set()
-        self._remembered: deque[int] = deque()
+        self._older: set[int] = set()
+        """Those that we reset lately, in two generations."""
+        self._age = 0
+        """Seconds of the younger."""
+
+    @property
+    def most(self) -> int:
+        """How many there may be now."""
+        return MOST_STREAMS if self._crowd.streams < self._crowd.most else FEW_STREAMS
+
+    def count(self) -> None:
+        """Tell the crowd how many there are now."""
+        now = len(self.open)
+        self._crowd.streams += now - self._counted
+        self._counted = now
 
     def close(self, stream: Stream) -> None:
         """Forget a stream."""
@@ -81,11 +113,18 @@ class Streams:
 
     def note_reset(self, number: int) -> None:
         """Note that we reset this one."""
-        if number not in self._reset:
-            self._reset.add(number)
-            self._remembered.append(number)
-            if len(self._remembered) > MOST_REMEMBERED:
-                self._reset.discard(self._remembered.popleft())
+        if len(self._reset) >= MOST_REMEMBERED:
+            self._grow_old()
+        self._reset.add(number)
+
+    def tick(self) -> None:
+        """Note that a second has passed: peers know by now what we reset some seconds ago."""
+        self._age += 1
+        if self._age >= REMEMBERED_S:
+            self._grow_old()
+
+    def _grow_old(self) -> None:
+        self._older, self._reset, self._age = self._reset, set(), 0
 
     def check_not_idle(self, number: int, what: str) -> None:
         """Look at the number of a frame that may not be the first on its stream.
@@ -98,4 +137,4 @@ class Streams:
 
     def was_reset(self, number: int) -> bool:
         """Return whether we reset this one lately."""
-        return number in self._reset
+        return number in self._reset or number in self._older
