@@ -22,6 +22,18 @@ MOST_CPU_S, MOST_MB, MOST_P99_S = 1.5, 60.0, 0.5
 much as a machine that many share may add. What each really costs is in the report."""
 
 
+FILES = 400
+"""That a replica may open which has few."""
+
+
+class WithFewFiles(Replica):
+    """A replica that may open few files, and may not allow itself more."""
+
+    def __init__(self, folder, **options) -> None:
+        super().__init__(folder, **options)
+        self._argv = ["/bin/sh", "-c", f'ulimit -n {FILES} && exec "$@"', "sh", *self._argv]
+
+
 @dataclass
 class Figures:
     """Of one attack."""

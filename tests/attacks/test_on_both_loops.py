@@ -2,25 +2,13 @@
 
 import pytest
 
-from ratelimit_svc.demo.parts import Replica
 from ratelimit_svc.wire.http2.engine import FILES_LEFT
 from ratelimit_svc.wire.http2.frames import ErrorCode
 from tests.attacks.honest import ASKED, Honest
 from tests.attacks.offender import Offender
-from tests.attacks.target import RULES, cpu_s
+from tests.attacks.target import FILES, RULES, WithFewFiles, cpu_s
 from tests.bench.cost import memory_mb, open_files
 from tests.http2.client import OTHER, block, body, head, ping, reset, settings, window
-
-FILES = 400
-"""That a replica may open."""
-
-
-class WithFewFiles(Replica):
-    """A replica that may open few files, and may not allow itself more."""
-
-    def __init__(self, folder, **options) -> None:
-        super().__init__(folder, **options)
-        self._argv = ["/bin/sh", "-c", f'ulimit -n {FILES} && exec "$@"', "sh", *self._argv]
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])

@@ -11,13 +11,12 @@ from ratelimit_svc.metrics import Wire
 from ratelimit_svc.wire.calls import Method
 from ratelimit_svc.wire.engine import EngineOptions
 from ratelimit_svc.wire.http2.frames import ErrorCode
-from ratelimit_svc.wire.http2.peer import LAST_WORDS, Peer
+from ratelimit_svc.wire.http2.handshake import Entrance, Handshake
+from ratelimit_svc.wire.http2.peer import Peer
 from ratelimit_svc.wire.http2.shared import Shared
 
 BACKLOG = 1024
 """Connections that wait to be accepted: a mesh comes back all at once."""
-HANDSHAKE_S = 10.0
-"""How long a TLS handshake may take."""
 MOST_CONNECTIONS, FILES_LEFT = 16_384, 200
 """Connections at most, and fewer where the process may not open as many files: some are left for the store, the admin port and
 those that are just being turned away."""
@@ -36,7 +35,7 @@ class Http2Engine:
         self._shared = Shared(
             limiter, methods, options, asyncio.get_running_loop(), self._empty.set, _most_connections()
         )
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | Entrance | None = None
         self._ticks: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -55,15 +54,13 @@ class Http2Engine:
         """
         listener = await _listen(host, port)
         tls = self._shared.options.tls
-        self._server = await self._shared.loop.create_server(
-            lambda: Peer(self._shared),
-            sock=listener,
-            backlog=ACCEPTED_AT_ONCE,
-            ssl=None if tls is None else tls.context,
-            ssl_handshake_timeout=None if tls is None else HANDSHAKE_S,
-            ssl_shutdown_timeout=None if tls is None else LAST_WORDS,
-        )
-        listener.listen(BACKLOG)
+        if tls is None:
+            self._server = await self._shared.loop.create_server(
+                lambda: Peer(self._shared), sock=listener, backlog=ACCEPTED_AT_ONCE
+            )
+            listener.listen(BACKLOG)
+        else:
+            self._server = Entrance(self._shared, tls.context, listener, ACCEPTED_AT_ONCE)
         self._ticks = self._shared.loop.create_task(self._tick(), name="http2 ticks")
         bound: int = listener.getsockname()[1]
         return bound
@@ -83,6 +80,8 @@ class Http2Engine:
             except TimeoutError:
                 for peer in list(self._shared.peers):
                     peer.abort()
+        for handshake in list(self._shared.handshakes):
+            handshake.abort()
         if self._ticks is not None:
             self._ticks.cancel()
 
@@ -90,12 +89,12 @@ class Http2Engine:
         """Let each connection know of each second; some at a time."""
         while True:
             self._shared.tick()
-            peers = list(self._shared.peers)
-            turns = range(0, len(peers), MOST_TICKED) or range(1)
+            connections: list[Handshake | Peer] = [*self._shared.handshakes, *self._shared.peers]
+            turns = range(0, len(connections), MOST_TICKED) or range(1)
             for start in turns:
-                for peer in islice(peers, start, start + MOST_TICKED):
+                for connection in islice(connections, start, start + MOST_TICKED):
                     try:
-                        peer.tick()
+                        connection.tick()
                     except Exception as error:  # noqa: BLE001 — a defect: for all others time goes on
                         context = {"message": "a connection's second failed", "exception": error}
                         self._shared.loop.call_exception_handler(context)

@@ -49,7 +49,7 @@ class Peer(asyncio.Protocol):
         self._silent = self._stuck = self._leaving = 0
         """Seconds that the peer has said nothing, read nothing, and that we wait for it to leave."""
         self._calls: set[Call] = set()
-        self._unread = b""
+        self._unread = bytearray()
         """What came and was not seen to yet."""
         self._came_at = 0.0
         """When, by the loop's clock in s: callers' time runs meanwhile."""
@@ -60,12 +60,12 @@ class Peer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        if len(self._shared.peers) >= self._shared.most_connections:
+        tls = self._shared.options.tls
+        if tls is None and self._shared.full:  # with TLS, its handshake had a place already
             self.connection.drop()
             self._transport.abort()
             return
         self._shared.peers.add(self)
-        tls = self._shared.options.tls
         if tls is not None:
             session = transport.get_extra_info("ssl_object")
             if session.selected_alpn_protocol() != "h2" or not tls.admits(session.getpeercert() or {}):
@@ -86,7 +86,7 @@ class Peer(asyncio.Protocol):
         for event in self.connection.drop():
             self._happened(event)
         self._outgoing.parts.clear()
-        self._unread = b""
+        self._unread.clear()
         if not self._shared.peers:
             self._shared.on_last()
 
@@ -128,10 +128,11 @@ class Peer(asyncio.Protocol):
         self._has_turn = False
         if self._paused:
             return
-        data, self._unread = self._unread[:MOST_READ], self._unread[MOST_READ:]
+        data = bytes(self._unread[:MOST_READ])
+        del self._unread[:MOST_READ]  # moves nothing: what is left begins later
         self._read(data, self._shared.loop.time() - self._came_at)
         if self.connection.over:
-            self._unread = b""
+            self._unread.clear()
         self._listen()
 
     def _read(self, data: bytes, waited_s: float = 0) -> None:
@@ -276,6 +277,10 @@ class Peer(asyncio.Protocol):
         """Close at once, whatever is under way."""
         self.connection.fail(ErrorCode.NO_ERROR, "the time to drain is over")
         self.write()
+        self.cut_off()
+
+    def cut_off(self) -> None:
+        """Close without a word."""
         self._transport.abort()
 
     def _retire(self) -> None:

@@ -18,6 +18,7 @@ from ratelimit_svc.wire.http2.requests import FEW_TICKS, MOST_TICKS
 from ratelimit_svc.wire.http2.streams import Crowd
 
 if TYPE_CHECKING:
+    from ratelimit_svc.wire.http2.handshake import Handshake
     from ratelimit_svc.wire.http2.peer import Peer
 
 MOST_CALLS = 1000
@@ -43,6 +44,8 @@ class Shared:
     unfinished: Unfinished = field(default_factory=Unfinished)
     crowd: Crowd = field(default_factory=Crowd)
     peers: set["Peer"] = field(default_factory=set)
+    handshakes: set["Handshake"] = field(default_factory=set)
+    """Connections that are no peers yet."""
     calls: dict[Call, "Peer"] = field(default_factory=dict)
     """Those with a task of their own, the oldest first, and whose they are."""
     faults: Counter[ErrorCode] = field(default_factory=Counter)
@@ -57,7 +60,12 @@ class Shared:
     @property
     def crowded(self) -> bool:
         """Whether connections are scarce."""
-        return len(self.peers) > self.most_connections * 7 // 8
+        return len(self.peers) + len(self.handshakes) > self.most_connections * 7 // 8
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no place for another connection."""
+        return len(self.peers) + len(self.handshakes) >= self.most_connections
 
     @property
     def streams(self) -> int:
@@ -92,4 +100,8 @@ class Shared:
     def _write(self) -> None:
         peers, self._unwritten = self._unwritten, []
         for peer in peers:
-            peer.write()
+            try:
+                peer.write()
+            except Exception as error:  # noqa: BLE001 — a defect: the others have something to say, too
+                self.loop.call_exception_handler({"message": "a connection could not write", "exception": error})
+                peer.cut_off()
