@@ -30,7 +30,13 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
     path = item.nodeid.split("::")[0]
     both = (
         path.startswith(
-            ("tests/conformance/", "tests/http2/test_call", "tests/attacks/test_slow", "tests/attacks/test_gone")
+            (
+                "tests/conformance/",
+                "tests/http2/test_call",
+                "tests/http2/test_handshake",
+                "tests/attacks/test_slow",
+                "tests/attacks/test_gone",
+            )
         )
         or path.removesuffix(".py").rpartition("/")[2] in BOTH_LOOPS
     )
