@@ -15,7 +15,7 @@ from ratelimit_svc.wire.http2.frames import ErrorCode
 from ratelimit_svc.wire.http2.memory import Blocks
 from ratelimit_svc.wire.http2.messages import Unfinished
 from ratelimit_svc.wire.http2.requests import FEW_TICKS, MOST_TICKS
-from ratelimit_svc.wire.http2.streams import Crowd
+from ratelimit_svc.wire.http2.streams import MANY_STREAMS, Crowd
 
 if TYPE_CHECKING:
     from ratelimit_svc.wire.http2.handshake import Handshake
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 MOST_CALLS = 1000
 """Calls that have a task of their own, in the whole process."""
 
-MANY_STREAMS = 100_000
-"""In the whole process; 25 MB. Beyond, requests that do not come to their end are not waited for."""
+CROWD = MANY_STREAMS // 2
+"""Streams in the whole process, beyond which requests that do not come to their end are not waited for."""
 TOO_MANY_CALLS = CallError(GrpcStatus.RESOURCE_EXHAUSTED, f"more than {MOST_CALLS} calls are under way")
 
 
@@ -50,7 +50,7 @@ class Shared:
     """Those with a task of their own, the oldest first, and whose they are."""
     faults: Counter[ErrorCode] = field(default_factory=Counter)
     """Connections ended for what their peers did."""
-    many_streams: int = MANY_STREAMS
+    many_streams: int = CROWD
     stopping: bool = False
     """Who connects now, its handshake may have begun before, is told so at once."""
     patience: int = MOST_TICKS

@@ -9,7 +9,7 @@ from ratelimit_svc.wire.http2.messages import Messages
 MOST_STREAMS = 1024
 """Calls under way on one connection (SETTINGS_MAX_CONCURRENT_STREAMS). Envoy opens another connection for more."""
 MANY_STREAMS, FEW_STREAMS = 200_000, 16
-"""Streams in the whole process (50 MB), beyond which a connection may have only a few."""
+"""Streams in the whole process (some 50 MB), beyond which a connection may have only a few."""
 
 MOST_REMEMBERED, REMEMBERED_S = MOST_STREAMS, 5
 """Streams that we reset and whose peer may not know yet: what it still sends on them is no fault. As many as may be open, since a
