@@ -167,10 +167,8 @@ class Peer(asyncio.Protocol):
         if parts and not (self._said_last or self._transport.is_closing()):
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
         parts.clear()
-        if self.connection.over:
+        if self.connection.over or self.connection.done:
             self._end()
-        elif self.connection.done:
-            self._transport.close()
 
     def _end(self) -> None:
         """Let the peer read why, before the socket is closed: closing at once could take the words back."""
@@ -259,7 +257,7 @@ class Peer(asyncio.Protocol):
         elif self._silent > MOST_IDLE and self._shared.crowded and not self.connection.streams.open:
             self.drain()
         if self._leaving > LAST_WORDS:
-            if self.connection.over:
+            if self._said_last:
                 self._transport.abort()
             else:
                 self.connection.control.leave()
