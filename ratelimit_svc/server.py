@@ -18,6 +18,7 @@ from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
+from ratelimit_svc.metrics.page import Page
 from ratelimit_svc.model import MICROSECONDS, Code
 from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted
 from ratelimit_svc.rules.files import RuleFile
@@ -94,7 +95,7 @@ async def serve(settings: Settings) -> None:
             unready=state.health.reasons,
             detail=state.detail,
             decide=_decide_json(limiter),
-            render_metrics=metrics.render,
+            render_metrics=Page(metrics).render,
         )
         port = await life.enter_async_context(http.serving(app, settings.host, settings.port))
         debug_app = debug.make_app(recent=_recent(limiter, store), most=MOST_SHOWN)
