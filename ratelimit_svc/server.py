@@ -67,6 +67,7 @@ async def serve(settings: Settings) -> None:
         limiter = Limiter(
             store=store,
             local=local,
+            clock=_steady_us,
             decode=rls.decode,
             encode=rls.encode,
             metrics=metrics,

@@ -43,6 +43,8 @@ class StoreFailures:
     """Its answer was not there in time."""
     unavailable: int = 0
     """There is no connection, or it refuses."""
+    late: int = 0
+    """It was asked too late, and charged nothing."""
     bad_key: int = 0
     """A key held something that is not ours."""
 

@@ -91,7 +91,7 @@ COUNTERS = (
     ),
     Row(
         "ratelimit_svc_store_failures_total",
-        "Requests that the store did not decide: timeout, unavailable, bad_key (it holds something else).",
+        "Requests that the store did not decide: timeout, unavailable, late (nobody waited any more), bad_key (it holds something else).",
         lambda m: _each(m.store_failures),
         ("kind",),
     ),
