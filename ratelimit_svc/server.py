@@ -7,12 +7,13 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from math import inf
 from time import monotonic_ns, time_ns
 from typing import Any
 
 import structlog
 
-from ratelimit_svc import __version__, garbage
+from ratelimit_svc import __version__, garbage, pressure
 from ratelimit_svc.admin import debug, http
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.health import Health
@@ -77,13 +78,17 @@ async def serve(settings: Settings) -> None:
         life.callback(limiter.close)
         watched = WireHealth()
         engine = engine_named(settings.engine)(limiter, methods(watched), _engine_options(settings, state))
-        state.measure(limiter, local, engine)
+        lag = pressure.Pressure(
+            settings.loop_lag_us / MICROSECONDS or inf, on_shedding=state.on_shedding, on_unwell=state.on_unwell
+        )
+        state.measure(limiter, local, engine, lag)
         if settings.shadow_mode:
             log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
 
         # start
         await life.enter_async_context(_running("expiry", _expire(local), stop))
         await life.enter_async_context(_running("garbage", garbage.collect_when_quiet(lambda: metrics.requests), stop))
+        await life.enter_async_context(_running("pressure", pressure.watch(lag), stop))
         await life.enter_async_context(_running("rules watch", _watch_rules(settings, state, limiter, look), stop))
         await _either(state.rules_seen.wait(), stop.wait())
         if stop.is_set():
