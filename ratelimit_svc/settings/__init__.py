@@ -144,6 +144,12 @@ class Settings:
         "2ms",
         "Taken off each caller's own deadline, so that the answer is there in time.",
     )
+    breaker_latency_us: int = _from(
+        "BREAKER_LATENCY", duration("1ms", "10s"), "50ms", "A Redis whose p95 is longer is not called for a moment."
+    )
+    loop_lag_us: int = _from(
+        "LOOP_LAG", duration("0s", "1h"), "20ms", "A process whose turns are mostly later sheds requests. 0s: never."
+    )
     replicas: int = _from(
         "REPLICAS", integer(1, 1_000_000), "1", "How many replicas share each limit while the store is away."
     )

@@ -1,5 +1,7 @@
 """The redis store: windows shared by all replicas, counted by the Lua twins inside Redis or Valkey (≥ 6.2).
 
+    where        where Redis is, and how one logs in there
+    sentinel     who is the primary, by the sentinels
     handshake    redis-py opens a connection, and hands it over
     connection   commands one behind the other on one connection, each answered in its turn
     commands     a batch as one command, its reply as grants
@@ -18,8 +20,9 @@ from typing import Self
 
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Grant, Line
-from ratelimit_svc.store.redis import commands, handshake
+from ratelimit_svc.store.redis import commands, handshake, sentinel
 from ratelimit_svc.store.redis.connection import Connection, fail
+from ratelimit_svc.store.redis.where import Kind, Where
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 0.5
 """Between attempts to connect; doubling, with jitter so that replicas do not come back in step."""
@@ -37,7 +40,7 @@ class RedisStore:
     """Windows in Redis.
 
     Args:
-        url: redis://, rediss:// or unix://, with user, password and database where needed.
+        where: one server, or what sentinels watch; or a URL of one server.
         timeout_s: how long a take may last before its outcome is unknown and its connection given up.
         key_prefix: put before the one key that is the store's own, which it writes to see whether it may.
         clock: gives the time in µs instead of Redis's own; for tests.
@@ -53,7 +56,7 @@ class RedisStore:
 
     def __init__(
         self,
-        url: str,
+        where: Where | str,
         *,
         timeout_s: float = 0.1,
         key_prefix: str = "",
@@ -61,7 +64,7 @@ class RedisStore:
         on_up: Callable[[list[str]], None] = _ignore,
         on_down: Callable[[str], None] = _ignore,
     ) -> None:
-        self._address = handshake.address(url)
+        self._where = Where.of_url(where) if isinstance(where, str) else where
         self._timeout_s = timeout_s
         self._probe = commands.of(b"SET", f"{key_prefix}ratelimit-svc:probe".encode(), b"1", b"PX", b"1000")
         self._clock = clock
@@ -149,8 +152,10 @@ class RedisStore:
 
     async def _try_to_connect(self) -> None:
         """Open a connection, or tell why there is none."""
+        by_sentinels = self._where.kind is Kind.SENTINEL
         try:
-            writer, warnings = await handshake.connect(self._address, timeout_s=self._timeout_s)
+            address = await sentinel.primary(self._where) if by_sentinels else self._where.addresses[0]
+            writer, warnings = await handshake.connect(self._where, address, timeout_s=self._timeout_s)
         except Exception as error:  # noqa: BLE001 — of any kind: uvloop, redis-py and a broken peer have many
             self._tell(handshake.reason(error))
             return

@@ -6,40 +6,30 @@ in time.
 """
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse, ResponseError
 
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.store.redis.script import SCRIPT
-
-CONNECT_TIMEOUT_S = 1.0
+from ratelimit_svc.store.redis.where import Address, Login, Tls, Where
 
 OLDEST_VERSION = (6, 2)
 
 
-def address(url: str) -> ConnectionPool:
-    """Return what makes connections to the URL, none of which tries anything twice or has a timeout of its own."""
-    return ConnectionPool.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_connect_timeout=None,  # every wait here has its timeout already
-        socket_timeout=None,
-        protocol=2,
-    )
-
-
-async def connect(pool: ConnectionPool, *, timeout_s: float) -> tuple[asyncio.StreamWriter, list[str]]:
+async def connect(where: Where, address: Address, *, timeout_s: float) -> tuple[asyncio.StreamWriter, list[str]]:
     """Open a connection to a primary that answers in time and has the script.
 
     Args:
-        pool: see `address`.
-        timeout_s: how long an answer may take; all before that CONNECT_TIMEOUT_S.
+        where: how one logs in there.
+        address: the server's.
+        timeout_s: how long an answer may take; all before that `where.connect_timeout_s`.
 
     Returns:
         The connection's writer, with nothing unread, and warnings for an operator.
@@ -47,28 +37,105 @@ async def connect(pool: ConnectionPool, *, timeout_s: float) -> tuple[asyncio.St
     Raises:
         Exception: of any kind; `reason` has the words for it.
     """
-    connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await connection.connect()  # type: ignore[no-untyped-call]
-            await _call(connection, b"SCRIPT", b"LOAD", SCRIPT)
-            info = await _info(connection)
+    async with opened(where, address, where.login, db=where.db) as connection:
+        await call(connection, b"SCRIPT", b"LOAD", SCRIPT)
+        info = await _info(connection)
         if info.get("role") == "slave":
-            raise StoreUnavailableError("it is a replica, and takes no writes")  # noqa: TRY301
-        async with asyncio.timeout(timeout_s):
-            await _call(connection, b"PING")
+            raise StoreUnavailableError("it is a replica, and takes no writes")
+        async with _in_time(timeout_s):
+            await call(connection, b"PING")
         return _handed_over(connection), _warnings(info)
-    except BaseException:
-        with suppress(Exception):
-            await connection.disconnect(nowait=True)
-        raise
 
 
 def reason(error: BaseException) -> str:
     """Return why no connection stands, in words for a log."""
-    if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_TIMEOUT_S * 1000:g} ms"
     return str(error) or type(error).__name__
+
+
+@asynccontextmanager
+async def opened(where: Where, address: Address, login: Login, *, db: int = 0) -> AsyncIterator[AbstractConnection]:
+    """Open a connection to one server and log in. Secrets and certificates are what is in their files now.
+
+    Resource handling: on leaving it is closed, unless its transport was handed over.
+
+    Error handling: StoreUnavailableError if all that is done with it takes longer than `where.connect_timeout_s`, or if a file
+    is no good; whatever redis-py raises.
+    """
+    connection: AbstractConnection | None = None
+    try:
+        async with _in_time(where.connect_timeout_s):
+            # in a thread: the system's roots take 15 ms to read, and a volume with secrets may hang
+            connection = await asyncio.to_thread(_made, where, address, login, db)
+            await connection.connect()  # type: ignore[no-untyped-call]
+            yield connection
+    finally:
+        if connection is not None:
+            with suppress(Exception):
+                await connection.disconnect(nowait=True)
+
+
+async def call(connection: AbstractConnection, *arguments: bytes) -> Any:
+    """Write one command and read its reply, once."""
+    await connection.send_packed_command(connection.pack_command(*arguments), check_health=False)
+    return await connection.read_response()
+
+
+@asynccontextmanager
+async def _in_time(timeout_s: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except TimeoutError:
+        raise StoreUnavailableError(f"no answer within {timeout_s * 1000:g} ms") from None
+
+
+def _made(where: Where, address: Address, login: Login, db: int) -> AbstractConnection:
+    """Return a connection that is not opened yet, tries nothing twice and has no timeout of its own: every wait has one already.
+
+    Raises:
+        StoreUnavailableError: a file is no good.
+    """
+    now = login.read()
+    options: dict[str, Any] = {
+        "username": now.user or None,
+        "password": now.password or None,
+        "db": db,
+        "retry": Retry(NoBackoff(), 0),
+        "socket_connect_timeout": None,
+        "socket_timeout": None,
+        "protocol": 2,
+    }
+    if address.port is None:
+        return UnixDomainSocketConnection(path=address.host, **options)
+    if where.tls is None:
+        return Connection(host=address.host, port=address.port, **options)
+    secured = SSLConnection(host=address.host, port=address.port, **options)
+    secured.ssl_context.context = _context(where.tls)  # redis-py's own trusts the system's roots beside the given ones
+    return secured
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    """Read the certificates.
+
+    Raises:
+        StoreUnavailableError: they cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca)
+    except OSError as error:  # ssl.SSLError is one
+        raise StoreUnavailableError(f"{tls.ca} has no certificate in it: {error}") from None
+    context.check_hostname = tls.check_hostname
+    if tls.cert is not None:
+        try:
+            context.load_cert_chain(tls.cert, tls.key, password=_no_passphrase)
+        except (OSError, ValueError) as error:
+            raise StoreUnavailableError(f"{tls.cert} and {tls.key} are no certificate with its key: {error}") from None
+    return context
+
+
+def _no_passphrase() -> str:
+    """Say that there is none, where OpenSSL would ask for it on the terminal."""
+    raise ValueError("the key is encrypted")
 
 
 def _handed_over(connection: AbstractConnection) -> asyncio.StreamWriter:
@@ -87,16 +154,10 @@ def _handed_over(connection: AbstractConnection) -> asyncio.StreamWriter:
     return writer
 
 
-async def _call(connection: AbstractConnection, *arguments: bytes) -> Any:
-    """Write one command and read its reply, once."""
-    await connection.send_packed_command(connection.pack_command(*arguments), check_health=False)
-    return await connection.read_response()
-
-
 async def _info(connection: AbstractConnection) -> Mapping[str, str]:
     """Return what INFO says; nothing where the user may not ask."""
     try:
-        text = await _call(connection, b"INFO")
+        text = await call(connection, b"INFO")
     except ResponseError:
         return {}
     if not isinstance(text, bytes):
