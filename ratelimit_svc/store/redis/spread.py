@@ -24,6 +24,15 @@ from ratelimit_svc.store.redis.node import Call, Refused, Unknown
 from ratelimit_svc.store.redis.spanning import Part, Told, combine, refunded, split, undo_all
 
 
+class Several(NamedTuple):
+    """What was answered to the lines of a call that were taken one by one, since their place was on its way."""
+
+    calls: "list[Answer]"
+
+
+Answer = Call | Several
+
+
 class Places(Protocol):
     """Where windows are: the slots of a Cluster, or one server for short windows and another for the rest."""
 
@@ -31,7 +40,7 @@ class Places(Protocol):
         """Return where a charge's window is. Charges of one key are in one place."""
         ...
 
-    def ask(self, calls: Mapping[int, Sequence[Line]], due: float | None) -> asyncio.Future[list[Call]]:
+    def ask(self, calls: Mapping[int, Sequence[Line]], due: float | None) -> asyncio.Future[list[Answer]]:
         """Take some lines in each place; the future has what was answered, in the order of the calls, and does not fail."""
         ...
 
@@ -59,7 +68,7 @@ class _Batch(NamedTuple):
     told: list[Grant | Untaken]
     """What was answered: to the batch's lines, then to parts of lines."""
     times: dict[int, int]
-    """By place: its time of the answer, in µs."""
+    """By the number of a part: when it was charged, by its place's clock in µs."""
     unknown: "dict[int, tuple[asyncio.Future[Taken | None], int]]"
     """By the number of a part of which it is not known yet what it did: what will tell of its call, and which line it is there."""
 
@@ -82,9 +91,9 @@ class SpreadStore:
         self._open: Counter[bytes] = Counter()
         """Keys that have charges which may have to be undone, and how many."""
         self.undos = 0
-        """Undos sent, by places."""
+        """Undos sent: of one line in one place each."""
         self.undos_lost = 0
-        """Undos that were not: their hits stay charged until the windows forget them."""
+        """Of these, the ones without an answer: their hits stay charged until the windows forget them."""
 
     def __repr__(self) -> str:
         return f"<SpreadStore: {len(self._open)} keys with open undos, {self._places!r}>"
@@ -122,10 +131,10 @@ class SpreadStore:
                 calls[place], numbers[place] = [line], [number]
         return _Batch(lines, self._loop.create_future(), calls, numbers, spanning, [_NOT_TOLD] * many, {}, {})
 
-    def _on_answers(self, batch: _Batch, due: float | None, asked: asyncio.Future[list[Call]]) -> None:
+    def _on_answers(self, batch: _Batch, due: float | None, asked: asyncio.Future[list[Answer]]) -> None:
         """Note what was answered, put lines together, and tell, when no refund is left to be given."""
-        for (place, numbers), call in zip(batch.numbers.items(), asked.result(), strict=True):
-            _note(batch, place, numbers, call)
+        for numbers, call in zip(batch.numbers.values(), asked.result(), strict=True):
+            _note(batch, numbers, call)
         undo: list[Part] = []
         refund: list[tuple[int, Part]] = []
         for spanning in batch.spanning:
@@ -145,8 +154,8 @@ class SpreadStore:
         number, line, parts, first = spanning
         told = batch.told[first : first + len(parts)]
         answers = [
-            Told(batch.times[part.place], answer) if isinstance(answer, Grant) else None
-            for part, answer in zip(parts, told, strict=True)
+            Told(batch.times[at], answer) if isinstance(answer, Grant) else None
+            for at, answer in enumerate(told, first)
         ]
         sound = [answer for answer in answers if answer is not None]
         if len(sound) == len(parts):
@@ -185,11 +194,11 @@ class SpreadStore:
         self._open.update(_keys(undo))
         self._places.ask(calls, None).add_done_callback(partial(self._on_undone, undo))
 
-    def _on_undone(self, undo: Sequence[Part], asked: asyncio.Future[list[Call]]) -> None:
+    def _on_undone(self, undo: Sequence[Part], asked: asyncio.Future[list[Answer]]) -> None:
         self._shut(undo)
-        lost = sum(not isinstance(call, Taken) for call in asked.result())
-        self.undos += len(asked.result())
-        self.undos_lost += lost
+        self.undos += len(undo)
+        answered = [grant for call in asked.result() for grant in _grants(call) if grant is not None]
+        self.undos_lost += len(undo) - len(answered)
 
     def _shut(self, parts: Sequence[Part]) -> None:
         """Note that charges are settled, or undone."""
@@ -225,33 +234,43 @@ class SpreadStore:
 
 
 def _on_refunded(
-    batch: _Batch, refunds: Sequence[Sequence[tuple[int, Part]]], asked: asyncio.Future[list[Call]]
+    batch: _Batch, refunds: Sequence[Sequence[tuple[int, Part]]], asked: asyncio.Future[list[Answer]]
 ) -> None:
     """Tell how windows stand after refunds. One that got lost is told as if it were still to come."""
     for several, call in zip(refunds, asked.result(), strict=True):
-        if not isinstance(call, Taken) or call.grants is None:
-            continue
-        for (number, part), refund in zip(several, call.grants, strict=True):
+        for (number, part), refund in zip(several, _grants(call), strict=False):
             grant = batch.told[number]
-            if isinstance(grant, Grant) and refund.granted > 0:
+            if isinstance(grant, Grant) and refund is not None and refund.granted > 0:
                 batch.told[number] = refunded(grant, part, refund.outcomes)
     _tell(batch)
 
 
-def _note(batch: _Batch, place: int, numbers: Sequence[int], call: Call) -> None:
+def _grants(call: Answer) -> list[Grant | None]:
+    """Return what the lines of a call were granted; None: it is not known. Empty if none is."""
+    if isinstance(call, Several):
+        return [next(iter(_grants(each)), None) for each in call.calls]
+    return [*call.grants] if isinstance(call, Taken) and call.grants is not None else []
+
+
+def _note(batch: _Batch, numbers: Sequence[int], call: Answer) -> None:
     """Note the answer to one call."""
     told: Sequence[Grant | Untaken]
     if isinstance(call, Taken) and call.grants is not None:
-        batch.times[place] = call.now
+        if batch.spanning:
+            batch.times.update(dict.fromkeys(numbers, call.now))
         told = call.grants
+    elif isinstance(call, Several):
+        for number, one in zip(numbers, call.calls, strict=True):
+            _note(batch, [number], one)
+        return
     elif isinstance(call, Unknown) and call.outcome is not None:
         told = [Untaken(call.error, _charged(call.outcome, at)) for at in range(len(numbers))]
         parts = [(number, at) for at, number in enumerate(numbers) if number >= len(batch.lines)]
         batch.unknown.update({number: (call.outcome, at) for number, at in parts})
     else:
         told = [_untaken(call)] * len(numbers)
-    for number, one in zip(numbers, told, strict=True):
-        batch.told[number] = one
+    for number, line_told in zip(numbers, told, strict=True):
+        batch.told[number] = line_told
 
 
 def _untaken(call: Call) -> Untaken:
