@@ -16,6 +16,7 @@ from ratelimit_svc.demo.child import free_port, until
 from ratelimit_svc.demo.parts import LOOPBACK, RedisServer, valkey
 from ratelimit_svc.demo.parts import redis as redis_6_2
 from ratelimit_svc.store.redis.slots import SLOTS
+from ratelimit_svc.store.redis.where import Address, Kind, Where
 
 MASTERS = 3
 
@@ -67,6 +68,11 @@ class ClusterServers:
 
     async def __aexit__(self, *_: object) -> None:
         await self._life.aclose()
+
+    @property
+    def where(self) -> Where:
+        """One of the nodes, which is enough to find the others. It is a replica."""
+        return Where((Address(LOOPBACK, self.servers[-1].port),), Kind.CLUSTER)
 
     @property
     def masters(self) -> list[RedisServer]:

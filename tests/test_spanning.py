@@ -52,6 +52,17 @@ class Memories:
         self.ran: dict[int, int] = {}
         """When charges ran, by their identity."""
 
+    up = True
+
+    def away(self) -> list[str]:
+        return []
+
+    async def __aenter__(self) -> "Memories":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is open."""
+
     def place(self, charge: Charge) -> int:
         return charge.key[0]
 

@@ -14,7 +14,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Charge, Grant, Line, Role
@@ -35,6 +35,23 @@ Answer = Call | Several
 
 class Places(Protocol):
     """Where windows are: the slots of a Cluster, or one server for short windows and another for the rest."""
+
+    @property
+    def up(self) -> bool:
+        """Whether any of them answers."""
+        ...
+
+    def away(self) -> list[str]:
+        """Return what does not answer and why, in words for people; empty if all do."""
+        ...
+
+    async def __aenter__(self) -> object:
+        """Connect. What is away then is no error."""
+        ...
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close all connections."""
+        ...
 
     def place(self, charge: Charge) -> int:
         """Return where a charge's window is. Charges of one key are in one place."""
@@ -82,7 +99,7 @@ class SpreadStore:
     Args:
         places: where they are.
 
-    Resource handling: holds nothing itself; who opened the places closes them.
+    Resource handling: `async with` opens the places, and closes them in the end.
     """
 
     def __init__(self, places: Places) -> None:
@@ -97,6 +114,22 @@ class SpreadStore:
 
     def __repr__(self) -> str:
         return f"<SpreadStore: {len(self._open)} keys with open undos, {self._places!r}>"
+
+    @property
+    def up(self) -> bool:
+        """Whether any place answers."""
+        return self._places.up
+
+    def away(self) -> list[str]:
+        """Return what does not answer and why, in words for people; empty if all do."""
+        return self._places.away()
+
+    async def __aenter__(self) -> Self:
+        await self._places.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._places.__aexit__(None, None, None)
 
     def take(self, lines: Sequence[Line], due: float | None = None) -> asyncio.Future[list[Grant | Untaken]]:
         """Charge a batch; see `Store.take`."""
