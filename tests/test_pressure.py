@@ -117,12 +117,12 @@ def test_half_late_is_neither(loop):
 def test_a_few_late_ones_are_no_calm(loop):
     """What is not late enough to begin to shed may still be too late to cease: a sixth, not a twentieth."""
     loop.run(LATE_S, 1)
-    for timely in [5] * 200:
-        loop.run(0, timely * SAMPLE_EVERY_S)
+    for _ in range(200):
+        loop.run(0, 5 * SAMPLE_EVERY_S)
         loop.pressure.note(LATE_S)
     assert loop.state == (True, False)
-    for timely in [20] * 20:
-        loop.run(0, timely * SAMPLE_EVERY_S)
+    for _ in range(20):
+        loop.run(0, 20 * SAMPLE_EVERY_S)
         loop.pressure.note(LATE_S)
     assert loop.state == (False, False)
 
