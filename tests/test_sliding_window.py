@@ -276,8 +276,13 @@ def test_an_undo_that_takes_newer_hits_is_found_by_the_brute_force(monkeypatch):
     monkeypatch.setattr(SlidingWindow, "give_back", newest)
     one = Line((charge("k", 2),), 1)
     second = Line((charge("k", 2, hits=2),), 1)
-    history = [Step(0, 0, (one,)), Step(MINUTE // 2, 0, (one,)), Step(0, 0, (), ((0, 0),)), Step(31 * SECOND, 0, (second,))]
-    with pytest.raises(AssertionError, match="holds|within"):
+    history = [
+        Step(0, 0, (one,)),
+        Step(MINUTE // 2, 0, (one,)),
+        Step(0, 0, (), ((0, 0),)),
+        Step(31 * SECOND, 0, (second,)),
+    ]
+    with pytest.raises(AssertionError, match="holds"):
         judge(history)
 
 
