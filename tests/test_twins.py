@@ -18,7 +18,21 @@ from ratelimit_svc.windows import batch
 from ratelimit_svc.windows.fixed_window import FixedWindow
 from ratelimit_svc.windows.sliding_window import SlidingWindow
 from ratelimit_svc.windows.token_bucket import TokenBucket
-from tests.histories import DAY, MINUTE, SLIDING, START, Charged, Log, Step, admit, bucket, charge, fixed, histories
+from tests.histories import (
+    DAY,
+    MINUTE,
+    SLIDING,
+    START,
+    Charged,
+    Log,
+    Step,
+    admit,
+    bucket,
+    charge,
+    fixed,
+    histories,
+    undo,
+)
 
 TWINS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -125,6 +139,13 @@ OVERDRAWN = [Step(0, 0, (Line((charge("overdrawn", 3, hits=hits, overdraft=Overd
 TWICE = [Step(0, 0, (Line((charge("twice", 5, hits=3), charge("twice", 5, hits=3)), 1),))]
 """The same key twice in one request: each fits, both do not."""
 
+SPENT = Line((charge("undone", 5, hits=5),), 1)
+UNDONE_BESIDE = [
+    Step(0, 0, (SPENT,)),
+    Step(0, 0, (Line((*undo(START, SPENT).charges, charge("undone", 5, hits=3)), 1),)),
+]
+"""An undo in one line with a charge, which does not see the room yet."""
+
 
 def broken(name: str, old: str, new: str) -> bytes:
     """The script with one place of one file changed; the place must exist, once."""
@@ -209,6 +230,7 @@ def test_one_small_mistake_makes_the_twins_differ(valkey_server, name, old, new)
     @example(history=BUDGET)
     @example(history=OVERDRAWN)
     @example(history=TWICE)
+    @example(history=UNDONE_BESIDE)
     @settings(TWINS, max_examples=2000, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
     def compare(history):
         same(lua, history)
