@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ratelimit_svc.model import Code, Grant, Verdict
-from ratelimit_svc.store import Store
+from ratelimit_svc.store import Store, Untaken
 from ratelimit_svc.store.memory import MemoryStore
 from tests.limiting import Answers, asks, make, settled, tell
 from tests.waiting import until
@@ -165,10 +165,10 @@ class Broken:
     def __init__(self, store: Store) -> None:
         self.store, self.broken = store, True
 
-    async def take(self, lines) -> list[Grant]:
+    async def take(self, lines, due=None) -> list[Grant | Untaken]:
         if self.broken:
             raise ZeroDivisionError
-        return await self.store.take(lines)
+        return await self.store.take(lines, due)
 
 
 async def test_a_defect_of_the_store_leaves_nobody_waiting(clock):

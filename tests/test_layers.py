@@ -22,6 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "limiter",
         "denials dynamic_metadata policy group_commit",
         "plans waiting verdicts deadlines metrics health garbage pressure",
+        "owed",
         "rules store",
         "windows breaker",
         "model errors durations ring pb",
