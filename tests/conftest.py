@@ -21,7 +21,15 @@ from tests.limiting import Recording
 settings.register_profile("ci", derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
-BOTH_LOOPS = {"test_store", "test_connection", "test_limiter", "test_coalescing", "test_in_time", "test_policy"}
+BOTH_LOOPS = {
+    "test_store",
+    "test_connection",
+    "test_limiter",
+    "test_coalescing",
+    "test_in_time",
+    "test_policy",
+    "test_handshake",
+}
 """Tests that run on both loops, which differ in what a broken connection raises and in their timers."""
 
 

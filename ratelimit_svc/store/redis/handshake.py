@@ -129,7 +129,8 @@ def _context(tls: Tls) -> ssl.SSLContext:
         try:
             context.load_cert_chain(tls.cert, tls.key, password=_no_passphrase)
         except (OSError, ValueError) as error:
-            raise StoreUnavailableError(f"{tls.cert} and {tls.key} are no certificate with its key: {error}") from None
+            files = f"{tls.cert} and {tls.key} are" if tls.key else f"{tls.cert} is"
+            raise StoreUnavailableError(f"{files} no certificate with its key: {error}") from None
     return context
 
 
