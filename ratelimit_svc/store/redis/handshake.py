@@ -2,7 +2,7 @@
 
 Addresses, unix sockets, TLS, AUTH, SELECT and CLIENT SETINFO are redis-py's. So are the questions asked before the first
 take: the script is loaded, INFO says whether it is a primary and what an operator should know, PING shows that it answers
-in time.
+in time. Secrets and certificates are what is in their files when a connection is opened.
 """
 
 import asyncio
