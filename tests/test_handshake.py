@@ -140,7 +140,7 @@ async def behind(server: RedisServer | Sentinel, tls: ssl.SSLContext) -> AsyncIt
 
 
 async def test_a_root_and_a_name(server, authority, tmp_path):
-    """Redis is who it says under the given root only, the system's count no more; its name may be let be, its root not."""
+    """Redis shows a certificate under a root that is trusted, with its name in it; the name may be let be, the root not."""
     ca = str(authority.ca)
     async with behind(server, authority.server()) as address:
         await let_in(told(REDIS_URL=address, REDIS_TLS="true", REDIS_TLS_CACERT=ca))
@@ -152,6 +152,17 @@ async def test_a_root_and_a_name(server, authority, tmp_path):
         skip = {"REDIS_TLS": "true", "REDIS_TLS_SKIP_HOSTNAME_VERIFICATION": "true"}
         await let_in(told(REDIS_URL=address, REDIS_TLS_CACERT=ca, **skip))
         assert "unable to get local issuer certificate" in await why_not(told(REDIS_URL=address, **skip))
+
+
+async def test_given_roots_are_the_only_ones(server, authority, tmp_path, monkeypatch):
+    """Without REDIS_TLS_CACERT the system's roots count; with it, those do no longer."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    async with behind(server, authority.server()) as address:
+        await let_in(told(REDIS_URL=f"rediss://{address}"))
+        why = await why_not(told(REDIS_URL=f"rediss://{address}", REDIS_TLS_CACERT=str(other)))
+        assert "CERTIFICATE_VERIFY_FAILED" in why
 
 
 async def test_plain_text_to_a_server_with_tls(server, authority):

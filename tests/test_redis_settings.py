@@ -116,7 +116,7 @@ def test_wrong_address(address: str) -> None:
 def test_a_plain_wrong_address_is_repeated() -> None:
     """Where no password can be, the text is shown."""
     assert refused(REDIS_URL="redis").startswith("REDIS_URL (--redis-url)='redis': must be host:port")
-    assert refused(REDIS_URL="a:1,b:2").endswith("several hosts need the type sentinel or cluster")
+    assert refused(REDIS_URL="a:1,b:2").endswith("or in REDIS_AUTH; several hosts need REDIS_TYPE sentinel or cluster")
 
 
 def test_socket_type_must_fit() -> None:

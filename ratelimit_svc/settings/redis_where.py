@@ -15,9 +15,10 @@ _MASTER = re.compile(r"[A-Za-z0-9._-]+")
 """What Redis lets a primary be called by its sentinels."""
 
 _RULES = {
-    Kind.SINGLE: f"{RULE}, or in a variable; several hosts need the type sentinel or cluster",
+    Kind.SINGLE: f"{RULE}, or in {{prefix}}_AUTH; several hosts need {{prefix}}_TYPE sentinel or cluster",
     Kind.SENTINEL: "master,host:port,host:port…: first what the sentinels call the primary, then the sentinels, each as host:port, "
-    "redis://host:port or rediss://host:port, all alike; passwords in variables",
+    "redis://host:port or rediss://host:port, all alike; "
+    "passwords in {prefix}_AUTH and {prefix}_SENTINEL_AUTH",
     Kind.CLUSTER: "host:port,host:port…: some of its nodes, each as host:port, redis://host:port or rediss://host:port, all alike, "
     "with the same password; no unix socket, and no database number",
 }
@@ -152,7 +153,7 @@ def _refuse_url(given: Given) -> NoReturn:
     flag = f"--{variable.lower().replace('_', '-')}"
     # Once it is wrong, a URL may hold a password in any of its parts, so only the plain form is repeated.
     shown = "" if "://" in given.url or "@" in given.url else f"={given.url!r}"
-    raise SettingsError(f"{variable} ({flag}){shown}: must be {_RULES[given.kind]}")
+    raise SettingsError(f"{variable} ({flag}){shown}: must be {_RULES[given.kind].format(prefix=given.prefix)}")
 
 
 def _check_socket_type(given: Given, server: Where) -> None:
