@@ -7,6 +7,7 @@ The way of a request, and where to look:
                                                       deadlines, policy)
     rules     which rules meet which descriptor      (rules/tables has every key; rules/load, rules/match, rules/watch)
     store     where windows are kept                 (store/memory, store/redis, store/keys)
+    breaker   whether to call a store node at all    (pressure: whether this process itself keeps up; both count in a ring)
     windows   the arithmetic, in Python and in Lua   (windows/batch; sliding_window, fixed_window, token_bucket)
 
     why a request was limited: rules/explain before it comes, recent and denials once it has, dynamic_metadata for

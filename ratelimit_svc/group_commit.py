@@ -3,7 +3,9 @@
 At idle a batch leaves in the loop's next turn, with all that one read of a socket brought; so there is no timer, and hardly
 any added latency. A batch has one future, a request has none.
 
-Rules: a take is never repeated; each line of a batch is settled or failed, once, whatever the store does.
+What is owed on a batch's windows goes before its lines.
+
+Rules: a take is never repeated; each line of a batch is settled, once, whatever the store does.
 """
 
 import asyncio
@@ -14,7 +16,8 @@ from time import perf_counter_ns
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import Grant, Line
-from ratelimit_svc.store import Store
+from ratelimit_svc.owed import Debt, Owed
+from ratelimit_svc.store import MAX_CHARGES, MAX_LINES, Store, Untaken
 from ratelimit_svc.waiting import WaitingLine, WaitingLines
 
 
@@ -24,9 +27,9 @@ class GroupCommit:
     Args:
         store: takes them.
         waiting: has them.
+        owed: has what the store has yet to be told.
         most: how many batches may be with the store at a time.
-        settle: told of each line that was taken.
-        fail: told of each line that was not, or not for sure.
+        settle: told of each line what the store says.
         metrics: counts batches, lines and the store's latency.
 
     Resource handling: belongs to the running event loop; `close` forgets what is with the store.
@@ -36,18 +39,18 @@ class GroupCommit:
         self,
         store: Store,
         waiting: WaitingLines,
+        owed: Owed,
         *,
         most: int,
-        settle: Callable[[WaitingLine, Grant], None],
-        fail: Callable[[WaitingLine, StoreUnavailableError], None],
+        settle: Callable[[WaitingLine, Grant | Untaken], None],
         metrics: Metrics,
     ) -> None:
-        self._store, self._waiting = store, waiting
+        self._store, self._waiting, self._owed = store, waiting, owed
         self._most = most
-        self._settle, self._fail = settle, fail
+        self._settle = settle
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
-        self._taking: set[asyncio.Future[list[Grant]]] = set()
+        self._taking: set[asyncio.Future[list[Grant | Untaken]]] = set()
         """The batches that are with the store."""
         self._next_send: asyncio.Handle | None = None
 
@@ -72,55 +75,68 @@ class GroupCommit:
     def _send(self) -> None:
         """Hand batches to the store, as many as may be with it."""
         self._next_send = None
-        while len(self._taking) < self._most and (batch := self._waiting.next_batch()):
+        most_charges = MAX_CHARGES // 2 if self._owed else MAX_CHARGES
+        while len(self._taking) < self._most and (batch := self._waiting.next_batch(most_charges)):
+            lines = [Line(line.plan.charges, len(line.requests)) for line in batch]
+            debts: list[Debt] = []
+            if self._owed:
+                charges = sum([len(line.charges) for line in lines])
+                debts = self._owed.take_out(lines, min(MAX_CHARGES - charges, MAX_LINES - len(lines)))
+                lines = [*(debt.line() for debt in debts), *lines]
             self._metrics.batches += 1
-            self._metrics.lines += len(batch)
-            taken = self._take(batch)
+            self._metrics.lines += len(lines)
+            taken = self._take(lines, max([line.due for line in batch]))
             self._taking.add(taken)
-            taken.add_done_callback(partial(self._on_taken, batch, perf_counter_ns()))
+            taken.add_done_callback(partial(self._on_taken, debts, batch, perf_counter_ns()))
 
-    def _take(self, batch: Sequence[WaitingLine]) -> asyncio.Future[list[Grant]]:
-        lines = [Line(line.plan.charges, len(line.requests)) for line in batch]
+    def _take(self, lines: Sequence[Line], due: float) -> asyncio.Future[list[Grant | Untaken]]:
         try:
-            return asyncio.ensure_future(self._store.take(lines))
+            return asyncio.ensure_future(self._store.take(lines, due))
         except Exception as error:  # noqa: BLE001 — of a store that does not even begin
-            taken: asyncio.Future[list[Grant]] = self._loop.create_future()
+            taken: asyncio.Future[list[Grant | Untaken]] = self._loop.create_future()
             taken.set_exception(error)
             return taken
 
-    def _on_taken(self, batch: Sequence[WaitingLine], started_ns: int, taken: asyncio.Future[list[Grant]]) -> None:
+    def _on_taken(
+        self,
+        debts: Sequence[Debt],
+        batch: Sequence[WaitingLine],
+        started_ns: int,
+        taken: asyncio.Future[list[Grant | Untaken]],
+    ) -> None:
         """Tell how a batch went. The next one is sent before: the store need not wait for answers to be written."""
         if taken not in self._taking:  # closed
             return
         self._taking.discard(taken)
         self._send()
         error = _error(taken)
-        if error is None:
-            self._metrics.store_latency.observe((perf_counter_ns() - started_ns) // 1000)
-            self._settle_all(batch, taken.result())
-        elif isinstance(error, StoreUnavailableError):
-            self._fail_all(batch, error)
-        else:  # a defect: nobody shall wait for it in vain
+        if error is not None:  # a defect: nobody shall wait for it in vain
             self._report(error, batch)
+            return
+        said = taken.result()
+        if not isinstance(said[-1], Untaken):
+            self._metrics.store_latency.observe((perf_counter_ns() - started_ns) // 1000)
+        if debts:
+            for debt, grant in zip(debts, said, strict=False):
+                self._owed.settle(debt, grant)
+            said = said[len(debts) :]
+        self._settle_all(batch, said)
 
-    def _settle_all(self, batch: Sequence[WaitingLine], grants: Sequence[Grant]) -> None:
-        for line, grant in zip(batch, grants, strict=True):
+    def _settle_all(self, batch: Sequence[WaitingLine], said: Sequence[Grant | Untaken]) -> None:
+        for line, grant in zip(batch, said, strict=True):
             try:
                 self._settle(line, grant)
             except Exception as error:  # noqa: BLE001 — a defect, as above
                 self._report(error, [line])
 
-    def _fail_all(self, lines: Sequence[WaitingLine], error: StoreUnavailableError) -> None:
-        for line in lines:
-            self._fail(line, error)
-
     def _report(self, error: BaseException, lines: Sequence[WaitingLine]) -> None:
-        """Fail lines that a defect of ours left unanswered, and let the loop's handler log it."""
+        """Settle lines that a defect of ours left unanswered, and let the loop's handler log it."""
         self._loop.call_exception_handler({"message": "a batch could not be answered", "exception": error})
-        self._fail_all(lines, StoreUnavailableError("internal error"))
+        for line in lines:
+            self._settle(line, Untaken(StoreUnavailableError("internal error")))
 
 
-def _error(taken: asyncio.Future[list[Grant]]) -> BaseException | None:
+def _error(taken: asyncio.Future[list[Grant | Untaken]]) -> BaseException | None:
     """Return why a batch was not taken; None: it was.
 
     Not by `result`: what that raises holds the frame that holds the future that holds it, and with them the whole batch, until

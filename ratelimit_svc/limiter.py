@@ -13,8 +13,8 @@ HTTP. What becomes of requests is counted here, once, when a verdict is given.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 from ratelimit_svc import dynamic_metadata, plans, verdicts
@@ -24,9 +24,10 @@ from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailab
 from ratelimit_svc.group_commit import GroupCommit
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import BAD_KEY, Code, Grant, OnStoreFailure, Plan, Request, Verdict
+from ratelimit_svc.owed import Debt, Owed, debts
 from ratelimit_svc.policy import Policy
 from ratelimit_svc.rules.match import RuleSet
-from ratelimit_svc.store import Store
+from ratelimit_svc.store import Store, Untaken
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.waiting import Answer, Waiting, WaitingLine, WaitingLines
 
@@ -43,7 +44,9 @@ class Options:
     deadline_margin_s: float = 0.002
     """Taken off a caller's own timeout: what the answer needs to get back to it."""
     replicas: int = 1
-    """How many replicas share a limit while the store is away; each enforces ceil(limit / replicas)."""
+    """How many replicas share a limit at least while the store is away; each enforces ceil(limit / replicas)."""
+    owed_keys: int = 100_000
+    """Windows of which it is kept what the store has yet to be told."""
     queue_limit: int = 10_000
     """How many requests may wait; beyond, the policy answers at once."""
     batches_in_flight: int = 1
@@ -64,6 +67,7 @@ class Limiter:
     Args:
         store: where the windows are.
         local: windows of this process, for its share of the limits while the store is away.
+        clock: their time in µs.
         decode: bytes to Request; raises BadRequestError.
         encode: Verdict to bytes, `verdicts.earlier` included: its other arguments are what that takes.
         metrics: counted as verdicts are given.
@@ -78,6 +82,7 @@ class Limiter:
         *,
         store: Store,
         local: MemoryStore,
+        clock: Callable[[], int],
         decode: Callable[[bytes], Request],
         encode: Callable[[Verdict, int, Sequence[int]], bytes],
         metrics: Metrics,
@@ -95,13 +100,10 @@ class Limiter:
         self._patience_s = lru_cache(TIMEOUTS_KEPT)(self._patience_of)
         self._deadlines = Deadlines[Waiting](self._loop, self._expire)
         self.waiting = WaitingLines()
+        self._clock = clock
+        self.owed = Owed(clock, most_keys=options.owed_keys)
         self._commits = GroupCommit(
-            store,
-            self.waiting,
-            most=options.batches_in_flight,
-            settle=self._settle,
-            fail=self._fail,
-            metrics=metrics,
+            store, self.waiting, self.owed, most=options.batches_in_flight, settle=self._settle, metrics=metrics
         )
         self._denials = Denials(self._loop.time, every_s=options.denial_log_every_s, tell=on_denial)
         self._failed: deque[tuple[Waiting, StoreUnavailableError]] = deque()
@@ -152,8 +154,8 @@ class Limiter:
             self._metrics.policy_decisions.shed += 1
             self._answer_by_policy(waiting, StoreUnavailableError("too many requests wait for the store"))
             return None
-        self.waiting.add(waiting)
         self._deadlines.add(waiting, self._patience_s(timeout_s))
+        self.waiting.add(waiting)
         self._commits.wake()
         return waiting
 
@@ -207,16 +209,23 @@ class Limiter:
 
     # ── with the store ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _settle(self, line: WaitingLine, grant: Grant) -> None:
+    def _settle(self, line: WaitingLine, grant: Grant | Untaken) -> None:
         """Answer a line's requests. Grants go first to those that the policy has already let pass, last to who has gone."""
+        if isinstance(grant, Untaken):
+            self._fail(line, grant)
+            return
         if grant.granted == BAD_KEY:
+            self._learn(line, 0)
             foreign = StoreUnavailableError("a window's key holds something that is not ours")
             self._metrics.store_failures.bad_key += self._to_policy(line, foreign)
             return
-        plan, requests = line.plan, [waiting for waiting in line.requests if not waiting.done]
         grants = grant.granted
-        if len(requests) < len(line.requests):
-            grants = max(0, grants - sum(waiting.admitted for waiting in line.requests))
+        plan, requests = line.plan, line.requests
+        if line.let_pass:
+            self._learn(line, grants)
+            grants = line.charged or 0
+        line.charged = 0
+        requests = [waiting for waiting in requests if not waiting.done]
         passed, refused = requests[:grants], requests[grants:]
         if passed:
             self._pass(plan, grant, passed, grants - 1)
@@ -261,9 +270,31 @@ class Limiter:
         self._metrics.store_failures.timeout += 1
         self._answer_by_policy(waiting, StoreUnavailableError("the store did not answer in time"))
 
-    def _fail(self, line: WaitingLine, error: StoreUnavailableError) -> None:
-        """Answer a line that the store did not take."""
-        self._metrics.store_failures.unavailable += self._to_policy(line, error)
+    def _fail(self, line: WaitingLine, untaken: Untaken) -> None:
+        """Answer a line that the store did not take, or not for sure."""
+        failed = self._to_policy(line, untaken.error)
+        if untaken.late:
+            self._metrics.store_failures.late += failed
+        else:
+            self._metrics.store_failures.unavailable += failed
+        if untaken.outcome is None:
+            self._learn(line, 0)
+        else:
+            untaken.outcome.add_done_callback(partial(self._on_outcome, line))
+
+    def _on_outcome(self, line: WaitingLine, outcome: asyncio.Future[int]) -> None:
+        """Note what became of a line whose answer came too late, or never."""
+        if not outcome.cancelled():
+            self._learn(line, outcome.result())
+
+    def _learn(self, line: WaitingLine, charged: int) -> None:
+        """Note how many of a line's requests the store charged: of those let pass the others are owed."""
+        for _ in range(line.learn(charged)):
+            self._owe(line.owes)
+
+    def _owe(self, debts: Iterable[Debt]) -> None:
+        for debt in debts:
+            self.owed.add(replace(debt))
 
     def _to_policy(self, line: WaitingLine, error: StoreUnavailableError) -> int:
         """Let the policy answer a line in the next turns of the loop; return how many still waited."""
@@ -295,10 +326,20 @@ class Limiter:
             waiting.answer(error)
             return
         plan, verdict, grant = self._policy.decide(waiting.plan)
-        waiting.admitted = verdict.code is Code.OK
+        if verdict.code is Code.OK:
+            self._note_passed(waiting, plan, grant)
         waiting.answer(self._tell(plan, verdict))
         if verdict.code is Code.OVER_LIMIT:
             self._note_over_limit(plan, grant, 1)
+
+    def _note_passed(self, waiting: Waiting, share: Plan, grant: Grant | None) -> None:
+        """Note that the policy lets a request pass: what its share of the limits granted is owed unless the store has charged it."""
+        line = waiting.line
+        owes = () if grant is None else debts(waiting.plan, share, grant, self._clock())
+        if line is None or line.pay():
+            self._owe(owes)
+        else:
+            line.owes = owes
 
     def _tell(self, plan: Plan, verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> bytes:
         """Return a verdict's bytes, with what access logs want to know of it where that is asked for.

@@ -37,6 +37,11 @@ class Policy:
 
     def __init__(self, local: MemoryStore, *, replicas: int) -> None:
         self._local = local
+        self.share_among(replicas)
+
+    def share_among(self, replicas: int) -> None:
+        """Note how many replicas share a limit from now on."""
+        self.replicas = replicas
         self._cut = partial(plans.local_share, replicas=replicas)
         self._share_of = lru_cache(SHARES_KEPT)(self._cut)
 

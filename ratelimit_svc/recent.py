@@ -114,7 +114,9 @@ class Recent:
             some = charges[start : start + MAX_LINES]
             grants = await self._store.take([Line((_question(charge),), 1) for charge in some])
             outcomes |= {
-                _window(charge): grant.outcomes[0] for charge, grant in zip(some, grants, strict=True) if grant.outcomes
+                _window(charge): grant.outcomes[0]
+                for charge, grant in zip(some, grants, strict=True)
+                if isinstance(grant, Grant) and grant.outcomes
             }
         return outcomes
 

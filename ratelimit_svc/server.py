@@ -7,17 +7,19 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
+from math import inf
 from time import monotonic_ns, time_ns
 from typing import Any
 
 import structlog
 
-from ratelimit_svc import __version__, garbage
+from ratelimit_svc import __version__, garbage, pressure
 from ratelimit_svc.admin import debug, http
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
+from ratelimit_svc.metrics.page import Page
 from ratelimit_svc.model import MICROSECONDS, Code
 from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted
 from ratelimit_svc.rules.files import RuleFile
@@ -66,6 +68,7 @@ async def serve(settings: Settings) -> None:
         limiter = Limiter(
             store=store,
             local=local,
+            clock=_steady_us,
             decode=rls.decode,
             encode=rls.encode,
             metrics=metrics,
@@ -75,13 +78,17 @@ async def serve(settings: Settings) -> None:
         life.callback(limiter.close)
         watched = WireHealth()
         engine = engine_named(settings.engine)(limiter, methods(watched), _engine_options(settings, state))
-        state.measure(limiter, local, engine)
+        lag = pressure.Pressure(
+            settings.loop_lag_us / MICROSECONDS or inf, on_shedding=state.on_shedding, on_unwell=state.on_unwell
+        )
+        state.measure(limiter, local, engine, lag)
         if settings.shadow_mode:
             log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
 
         # start
         await life.enter_async_context(_running("expiry", _expire(local), stop))
         await life.enter_async_context(_running("garbage", garbage.collect_when_quiet(lambda: metrics.requests), stop))
+        await life.enter_async_context(_running("pressure", pressure.watch(lag), stop))
         await life.enter_async_context(_running("rules watch", _watch_rules(settings, state, limiter, look), stop))
         await _either(state.rules_seen.wait(), stop.wait())
         if stop.is_set():
@@ -94,7 +101,7 @@ async def serve(settings: Settings) -> None:
             unready=state.health.reasons,
             detail=state.detail,
             decide=_decide_json(limiter),
-            render_metrics=metrics.render,
+            render_metrics=Page(metrics).render,
         )
         port = await life.enter_async_context(http.serving(app, settings.host, settings.port))
         debug_app = debug.make_app(recent=_recent(limiter, store), most=MOST_SHOWN)

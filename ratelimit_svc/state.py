@@ -13,6 +13,7 @@ from ratelimit_svc.errors import RulesError
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics import Metrics
+from ratelimit_svc.pressure import Pressure
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.rules.words import in_words
@@ -21,7 +22,7 @@ from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.wire.engine import Engine
 from ratelimit_svc.wire.tls import TlsFilesError
 
-NO_RULES, STORE_AWAY = "no rules loaded", "the store is away"
+NO_RULES, STORE_AWAY, OVERLOADED = "no rules loaded", "the store is away", "overloaded: the event loop lags"
 
 log = structlog.get_logger()
 
@@ -39,6 +40,8 @@ class State:
     rules_error: RulesError | None = None
     warned: set[str] = field(default_factory=set)
     """The warnings of the rules in force: those that a reload finds again are not told again."""
+    pressure: Pressure | None = None
+    """What watches the loop; None: not yet."""
     rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the rules were looked at: good or not, there is something to say."""
 
@@ -81,6 +84,21 @@ class State:
         for finding in error.findings:
             log.error("rules not loaded", finding=str(finding), kept=kept)
 
+    def on_shedding(self, holds: bool, why: str) -> None:  # noqa: FBT001 — a callback's
+        """Note that the process sheds requests, or has ceased to."""
+        if holds:
+            log.warning("overloaded: the event loop lags, requests are shed", reason=why)
+        else:
+            log.info("no longer overloaded: requests are not shed any more", reason=why)
+
+    def on_unwell(self, holds: bool, why: str) -> None:  # noqa: FBT001 — a callback's
+        """Note that shedding does not help, or that it does at last."""
+        self.health.note(OVERLOADED, holds=holds)
+        if holds:
+            log.error("unready: the event loop lags although requests are shed", reason=why)
+        else:
+            log.info("ready again: the event loop keeps up; requests are shed for a while yet", reason=why)
+
     def on_tls_renewed(self) -> None:
         """Note that changed TLS files are in use. Called in any thread."""
         log.info("TLS files are renewed", cert=self.settings.grpc_server_tls_cert)
@@ -107,10 +125,12 @@ class State:
                 "findings": [str(finding) for finding in self.rules_error.findings] if self.rules_error else [],
                 "warnings": sorted(self.warned),
             },
+            "loop": self.pressure.describe() if self.pressure else {},
         }
 
-    def measure(self, limiter: Limiter, local: MemoryStore, engine: Engine) -> None:
-        """Tell the metrics where their gauges are read."""
+    def measure(self, limiter: Limiter, local: MemoryStore, engine: Engine, pressure: Pressure) -> None:
+        """Tell the metrics and health detail where what they show is read."""
+        self.pressure = pressure
         gauges = self.metrics.gauges
         gauges.queue_length = lambda: limiter.waiting.requests
         gauges.plan_memory_bytes = lambda: limiter.plans.bytes

@@ -4,10 +4,11 @@ Requests with the same plan wait in one line, taken together n at a time; other 
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.model import Plan
+from ratelimit_svc.owed import Debt
 from ratelimit_svc.store import MAX_CHARGES, MAX_LINES
 
 MAX_REQUESTS = 1_000
@@ -20,28 +21,56 @@ Answer = Callable[[bytes | RateLimitError], None]
 class Waiting:
     """One request that waits for the store."""
 
-    __slots__ = ("admitted", "answer", "done", "due", "plan")
-
-    due: float
-    """Written by `Deadlines`."""
+    __slots__ = ("answer", "done", "due", "line", "plan")
 
     def __init__(self, plan: Plan, answer: Answer) -> None:
         self.plan = plan
         self.answer = answer
         self.done = False
         """Answered, or cancelled: nobody waits any more."""
-        self.admitted = False
-        """Let pass by policy while the store had it: the first to be given a grant when that comes."""
+        self.due = 0.0
+        """Written by `Deadlines`."""
+        self.line: WaitingLine | None = None
+        """In which it waits."""
 
 
 class WaitingLine:
-    """Requests with the same plan that will be taken together."""
+    """Requests with the same plan that will be taken together.
 
-    __slots__ = ("plan", "requests")
+    Some may be let pass by policy before the store has told how many it charged. They are the first to be given its grants,
+    and only those beyond are owed.
+    """
+
+    __slots__ = ("charged", "due", "let_pass", "owes", "plan", "requests")
 
     def __init__(self, plan: Plan, requests: list[Waiting]) -> None:
         self.plan = plan
         self.requests = requests
+        self.due = 0.0
+        """When the last of them is, by the loop's clock in s."""
+        self.charged: int | None = 0
+        """How many requests the store charged for which nobody has passed yet; None: with the store."""
+        self.let_pass = 0
+        """How many were let pass by policy while it was with the store."""
+        self.owes: Sequence[Debt] = ()
+        """What each of them owes."""
+
+    def pay(self) -> bool:
+        """Note that one is let pass by policy. Return whether it has to be owed: not if the store has charged it, or may have."""
+        if self.charged is None:
+            self.let_pass += 1
+            return False
+        if self.charged > 0:
+            self.charged -= 1
+            return False
+        return True
+
+    def learn(self, charged: int) -> int:
+        """Note how many the store charged, and return for how many of those that were let pass it did not."""
+        unpaid = max(0, self.let_pass - charged)
+        self.charged = max(0, charged - self.let_pass)
+        self.let_pass = 0
+        return unpaid
 
 
 class WaitingLines:
@@ -61,29 +90,34 @@ class WaitingLines:
         """Let a request wait: in line with its like where that is exact (`Plan.coalesces`), else in one of its own."""
         self.requests += 1
         plan = waiting.plan
-        line = self._joinable.get(plan)
-        if line is not None:
-            line.requests.append(waiting)
-            return
-        line = WaitingLine(plan, [waiting])
-        self._lines.append(line)
-        if plan.coalesces:
-            self._joinable[plan] = line
+        waiting.line = line = self._joinable.get(plan)
+        if line is None:
+            waiting.line = line = WaitingLine(plan, [])
+            self._lines.append(line)
+            if plan.coalesces:
+                self._joinable[plan] = line
+        line.requests.append(waiting)
+        if waiting.due > line.due:
+            line.due = waiting.due
 
-    def next_batch(self) -> list[WaitingLine]:
+    def next_batch(self, most_charges: int = MAX_CHARGES) -> list[WaitingLine]:
         """Take out the lines that go next, as many as one batch holds, without the requests that are done already.
 
         Empty only if nobody waits any more.
+
+        Args:
+            most_charges: how many charges they may have; a line that has more by itself goes alone.
         """
         batch: list[WaitingLine] = []
-        charges, room = MAX_CHARGES, MAX_REQUESTS
+        charges, room = most_charges, MAX_REQUESTS
         while self._lines and len(batch) < MAX_LINES and room > 0:
-            if charges < len(self._lines[0].plan.charges):
+            if batch and charges < len(self._lines[0].plan.charges):
                 break
             line = self._next_line(room)
             self.requests -= len(line.requests)
             line.requests = [waiting for waiting in line.requests if not waiting.done]
             if line.requests:
+                line.charged = None
                 charges -= len(line.plan.charges)
                 room -= len(line.requests)
                 batch.append(line)
@@ -93,8 +127,11 @@ class WaitingLines:
         """Take out the line that comes next, or as many of its requests."""
         line = self._lines[0]
         if len(line.requests) > most:
-            first, line.requests = line.requests[:most], line.requests[most:]
-            return WaitingLine(line.plan, first)
+            first = WaitingLine(line.plan, line.requests[:most])
+            first.due, line.requests = line.due, line.requests[most:]
+            for waiting in first.requests:
+                waiting.line = first
+            return first
         self._lines.popleft()
         self._joinable.pop(line.plan, None)
         return line

@@ -22,6 +22,7 @@ settings.register_profile("ci", derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 BOTH_LOOPS = {
+    "test_pressure",
     "test_store",
     "test_connection",
     "test_limiter",

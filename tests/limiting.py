@@ -13,7 +13,7 @@ from ratelimit_svc.model import Entry, Grant, Line, Rule, Unit, Verdict
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import Domain, Node, RuleSet
-from ratelimit_svc.store import Store
+from ratelimit_svc.store import Store, Untaken
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.client import request
@@ -46,16 +46,16 @@ class Recording:
         self.asked = asyncio.Event()
         self.away = False
 
-    def take(self, lines) -> asyncio.Future[list[Grant]]:
+    def take(self, lines, due=None) -> asyncio.Future[list[Grant | Untaken]]:
         self.batches.append(list(lines))
         self.asked.set()
-        return asyncio.ensure_future(self._take(lines))
+        return asyncio.ensure_future(self._take(lines, due))
 
-    async def _take(self, lines) -> list[Grant]:
+    async def _take(self, lines, due) -> list[Grant | Untaken]:
         await self.go.wait()
         if self.away:
-            raise StoreUnavailableError("away")
-        return await self.store.take(lines)
+            return [Untaken(StoreUnavailableError("away"))] * len(lines)
+        return await self.store.take(lines, due)
 
 
 def as_it_is(verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> Any:
@@ -75,6 +75,7 @@ def make(store, *, rules: str | RuleSet | None = RULES, on_denial=None, **option
     limiter = Limiter(
         store=store,
         local=MemoryStore(lambda: START),
+        clock=lambda: START,
         decode=rls.decode,
         encode=as_it_is,
         metrics=Metrics(),

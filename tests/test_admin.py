@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ratelimit_svc.admin.http import CLOSING_SECONDS, MOST_BODY_BYTES, make_app, serving
 from ratelimit_svc.errors import BadRequestError, StoreUnavailableError
 from ratelimit_svc.metrics import Metrics
+from ratelimit_svc.metrics.page import Page
 from ratelimit_svc.model import Code
 
 LOOPBACK = "127.0.0.1"
@@ -35,7 +36,7 @@ class Service:
             unready=lambda: self.reasons,
             detail=lambda: self.details,
             decide=self.decide,
-            render_metrics=self.metrics.render,
+            render_metrics=Page(self.metrics).render,
         )
 
     async def decide(self, body: bytes) -> tuple[Code, str]:

@@ -21,10 +21,10 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "wire admin settings logs",
         "limiter",
         "denials dynamic_metadata policy group_commit",
-        "plans waiting verdicts deadlines metrics health garbage",
+        "plans waiting verdicts deadlines metrics health garbage pressure",
         "rules store",
-        "windows",
-        "model errors durations pb",
+        "windows breaker",
+        "model errors durations ring pb",
     )
 )
 """From the top down: a module imports from its own layer only within its own room, else from below."""

@@ -19,6 +19,7 @@ from ratelimit_svc.loadtest.tenants import Zipf
 from ratelimit_svc.loadtest.thresholds import Thresholds, Window
 from ratelimit_svc.loadtest.watch import pages_of
 from ratelimit_svc.metrics import Metrics
+from ratelimit_svc.metrics.page import Page
 from ratelimit_svc.model import Unit
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest
 from ratelimit_svc.rules.files import read as read_rules
@@ -177,7 +178,7 @@ def test_the_counters_of_replicas_are_added_up():
     metrics.store_failures.timeout = 3
     counts = metrics.rule("shop/a")
     counts.requests.allowed, counts.requests.denied, counts.hits.allowed = 5, 3, 50
-    text = metrics.render()[0].decode()
+    text = Page(metrics).render()[0].decode()
     one, two = read([text]), read([text, text])
     assert (one.requests, one.denied, one.refused, one.by_policy, one.failures["timeout"]) == (10, 3, 1, 3, 3)
     assert one.admitted == 10 - 3 - 1 - 1

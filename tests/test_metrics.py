@@ -8,19 +8,9 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from ratelimit_svc.metrics import (
-    COUNTERS,
-    GAUGES,
-    LATENCY_BOUNDS_US,
-    MOST_LABELS,
-    MOST_RULES,
-    OTHER_RULES,
-    STORE_LATENCY,
-    TABLE,
-    Decisions,
-    Metrics,
-    Wire,
-)
+from ratelimit_svc.metrics import MOST_LABELS, MOST_RULES, OTHER_RULES, Metrics
+from ratelimit_svc.metrics.counts import LATENCY_BOUNDS_US, Decisions, Wire
+from ratelimit_svc.metrics.page import COUNTERS, GAUGES, STORE_LATENCY, TABLE, Page
 from ratelimit_svc.model import Limit, Overdraft, Role, Rule, Unit
 from tests.limiting import make, rules_of, sends, tell
 
@@ -29,7 +19,7 @@ FOREIGN = ("process_", "python_")
 
 def families(metrics: Metrics) -> Iterable[Metric]:
     """Read the page as Prometheus does."""
-    body, content_type = metrics.render()
+    body, content_type = Page(metrics).render()
     assert content_type.startswith("text/plain; version=")
     return text_string_to_metric_families(body.decode())
 

@@ -58,7 +58,8 @@ async def ended(replica: Replica) -> int:
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 async def test_a_quiet_life_logs_a_handful_of_lines(tmp_path, rules, loop):
     """Start, listen, a denial, drain, stop: each one line, on either loop, and exit status 0."""
-    async with Replica(tmp_path / "replica", rules=rules, env={"LOOP": loop, "LOG_FORMAT": "json"}) as replica:
+    env = {"LOOP": loop, "LOG_FORMAT": "json", "LOOP_LAG": "0s"}  # whatever else this machine does
+    async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
         assert [ask(replica).overall_code for _ in range(4)] == [1, 1, 1, 2]
         os.kill(replica.pid, signal.SIGTERM)
         assert await ended(replica) == 0
@@ -251,6 +252,42 @@ async def test_a_replica_that_requires_redis_is_unready_without_it(tmp_path, rul
         await until(unready, "it is unready")
         await store.start()
         await until(replica.ready, "it is ready again")
+
+
+async def test_a_loop_that_lags_makes_it_unready_and_it_comes_back(tmp_path, rules):
+    """A process that gets hardly any CPU says so, first in the log, then by its health; given CPU again it is ready by itself."""
+    env = {"LOOP_LAG": "200ms", "LOG_FORMAT": "json"}
+    async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
+        starving = asyncio.create_task(starve(replica.pid))
+        try:
+
+            async def unready() -> bool:
+                return await get(f"{replica.http}/healthcheck") == (500, "overloaded: the event loop lags")
+
+            await until(unready, "it is unready", within=60)
+        finally:
+            starving.cancel()
+            await asyncio.wait([starving])
+        await until(replica.ready, "it is ready again", within=60)
+        loop = json.loads((await get(f"{replica.http}/healthcheck?verbose"))[1])["loop"]
+        assert not loop["unwell"]
+        await until(
+            says(replica, "no longer overloaded: requests are not shed any more"), "it sheds no more", within=60
+        )
+    said = [line["event"].split(":")[0] for line in log_of(replica) if "loop" in line["event"]]
+    assert said[:3] == ["overloaded", "unready", "ready again"]
+
+
+async def starve(pid: int) -> None:
+    """Let a process run for a tenth of the time only."""
+    try:
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(0.3)
+            os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(0.03)
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 async def test_json_over_http(tmp_path, rules):

@@ -32,7 +32,10 @@ class Lua:
 
     def take(self, lines: tuple[Line, ...], now: int) -> list[Grant]:
         keys = [one.key for line in lines for one in line.charges]
-        return commands.grants(self._take(keys=keys, args=[commands.pack(lines, now)]), lines)
+        found = commands.taken(self._take(keys=[*keys, b"receipt"], args=[commands.pack(lines, now=now)]), lines)
+        assert found.grants is not None
+        assert found.now == now
+        return found.grants
 
     def state(self, key: bytes) -> bytes | None:
         found = self.client.get(key)

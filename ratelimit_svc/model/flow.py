@@ -133,6 +133,8 @@ class Grant(NamedTuple):
     """One per charge, in the line's order; empty for BAD_KEY."""
     overdrawn: bool = False
     """True if it was charged although a charge did not fit (`Overdraft.AUTO`): that one is told OVER_LIMIT."""
+    passing: bool = False
+    """True if it may have been denied for hits that are about to be undone: it says nothing of the next moment."""
 
 
 BAD_KEY = -1

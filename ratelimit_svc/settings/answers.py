@@ -44,22 +44,16 @@ class AnswerSettings:
         "MAX_MESSAGE_BYTES", integer(1, 2**31 - 1), "4194304", "Bytes of the largest gRPC message taken (4 MiB)."
     )
     breaker_latency_us: int = row(
-        "BREAKER_LATENCY",
-        duration("1us", "10s"),
-        "50ms",
-        "If more than one in twenty of the store's answers take longer than this, it is left alone for a while.",
+        "BREAKER_LATENCY", duration("1ms", "10s"), "50ms", "A Redis whose p95 is longer is not called for a moment."
+    )
+    loop_lag_us: int = row(
+        "LOOP_LAG", duration("0s", "1h"), "20ms", "A process whose turns are mostly later sheds requests. 0s: never."
     )
     queue_age_us: int = row(
         "QUEUE_AGE",
         duration("1us", "10s"),
         "50ms",
         "While the oldest request has waited longer than this, the policy answers new ones at once.",
-    )
-    loop_lag_us: int = row(
-        "LOOP_LAG",
-        duration("1us", "10s"),
-        "20ms",
-        "If the event loop is later than this, requests are shed; if that does not help, the replica is not ready.",
     )
     denial_memory_keys: int = row(
         "DENIAL_MEMORY_KEYS",

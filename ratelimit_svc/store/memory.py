@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 
 from ratelimit_svc.model import Grant, Line
+from ratelimit_svc.store import Untaken
 from ratelimit_svc.windows import batch
 
 DEFAULT_MOST_KEYS = 100_000
@@ -45,10 +46,10 @@ class MemoryStore:
     def __repr__(self) -> str:
         return f"<MemoryStore: {len(self)} windows>"
 
-    def take(self, lines: Sequence[Line]) -> asyncio.Future[list[Grant]]:
-        """Charge a batch; see `Store.take`. Done at once, and never fails."""
-        taken: asyncio.Future[list[Grant]] = asyncio.get_running_loop().create_future()
-        taken.set_result(self.take_now(lines))
+    def take(self, lines: Sequence[Line], due: float | None = None) -> asyncio.Future[list[Grant | Untaken]]:  # noqa: ARG002 — never late
+        """Charge a batch; see `Store.take`. Done at once, and all of it."""
+        taken: asyncio.Future[list[Grant | Untaken]] = asyncio.get_running_loop().create_future()
+        taken.set_result([*self.take_now(lines)])
         return taken
 
     def take_now(self, lines: Sequence[Line]) -> list[Grant]:

@@ -1,20 +1,24 @@
 -- Take a batch: lines of charges, each line n times the same request, all or nothing each time. Twin of batch.py, which
 -- has the rules. The algorithms stand above this part in the same script; `algorithms` maps their letters to them.
 --
--- KEYS      the windows of all charges of all lines, in order; a key may occur more than once
+-- KEYS      the windows of all charges of all lines, in order; a key may occur more than once; last the receipt
 -- ARGV[1]   one packed string, little endian:
---             now in us (double), or 0 to ask Redis: one clock for every replica (a time is given by tests only)
+--             now in us (double), or 0 to ask Redis: one clock for every replica (a time is given by tests only);
+--             not_after in us (double): later than that nobody waits for the answer, and nothing is charged; 0: never too late;
+--             the number of this batch (double), which the receipt keeps if the batch changed anything: whoever lost the answer
+--             sees there whether it was taken
 --             then for each line n (4 bytes), the number of its charges (1 byte), and its charges, CHARGE bytes each:
 --               algorithm (letter), role (0 gate, 1 shadow, 2 quota), kind (0 positive, 1 check, 2 refund),
 --               overdraft (0 never, 1 auto, 2 always), then as doubles limit, window (us), shape, hits
--- returns   one packed string of integers, 8 bytes each, little endian: for each line granted (-1: a key holds something
---           else, and zeros follow; -2: 1, and overdrawn) and for each of its charges remaining, until empty (us), until it
---           fits (us; 0 if it fits or was charged)
+-- returns   one packed string of integers, 8 bytes each, little endian: now (alone if it is past not_after), then for each line
+--           granted (-1: a key holds something else, and zeros follow; -2: 1, and overdrawn) and for each of its charges
+--           remaining, until empty (us), until it fits (us; 0 if it fits or was charged)
 --
 -- Redis does not roll a script back, so every key is read, by pcall, and every line decided before the first write.
 -- All of this runs in every call: a function costs some 50 ns where it is made, so what few lines need is made when one does.
 
 local HEAD, CHARGE = 5, 36
+local KEEP_RECEIPT = 60000
 local GATE, SHADOW, QUOTA = 0, 1, 2
 local REFUND = 2
 local AUTO, ALWAYS = 1, 2
@@ -22,13 +26,15 @@ local floor, max, min = math.floor, math.max, math.min
 local unpack_at = struct.unpack
 
 local spec = ARGV[1]
-local now = unpack_at('<d', spec)
+local now, not_after, number = unpack_at('<ddd', spec)
 if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
 end
 
-local opened, changed, reply = {}, {}, {}
+if not_after > 0 and now > not_after then return struct.pack('<i8', now) end
+
+local opened, changed, reply = {}, {}, {now}
 
 local function note_change(key, window)
   if not window.key then
@@ -189,7 +195,7 @@ local function take_plain(count, first_key, n)
   end
 end
 
-local at, first_key, take_mixed = 9, 0, nil
+local at, first_key, take_mixed = 25, 0, nil
 while at < #spec do
   local n, count = unpack_at('<IB', spec, at)
   at = at + HEAD
@@ -203,4 +209,5 @@ while at < #spec do
 end
 
 for i = 1, #changed do changed[i]:save(changed[i].key, now) end
+if #changed > 0 then redis.call('SET', KEYS[#KEYS], string.format('%.0f', number), 'PX', KEEP_RECEIPT) end
 return struct.pack('<' .. string.rep('i8', #reply), unpack(reply))

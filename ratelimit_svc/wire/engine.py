@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ratelimit_svc.limiter import Limiter
-from ratelimit_svc.metrics import Wire
+from ratelimit_svc.metrics.counts import Wire
 from ratelimit_svc.wire.calls import Method
 from ratelimit_svc.wire.tls import ServerTls
 

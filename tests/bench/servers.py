@@ -79,6 +79,7 @@ class Server(Child):
             "LOG_LEVEL": "error",
             "DRAIN_DELAY": "0s",
             "STORE_TIMEOUT": "5s",  # ours: every decision is to be Redis's, however slow it gets under this load
+            "LOOP_LAG": "0s",  # likewise: none is shed
         }
         argv = [_taskset(), "--cpu-list", str(core), *contender.command]
         super().__init__(contender.name, argv, folder=folder, env=env | dict(contender.env))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import islice
 
 from ratelimit_svc.limiter import Limiter
-from ratelimit_svc.metrics import Wire
+from ratelimit_svc.metrics.counts import Wire
 from ratelimit_svc.wire.calls import Method
 from ratelimit_svc.wire.engine import EngineOptions
 from ratelimit_svc.wire.http2.frames import ErrorCode
