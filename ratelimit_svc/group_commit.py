@@ -110,10 +110,13 @@ class GroupCommit:
         self._taking.discard(taken)
         self._send()
         error = _error(taken)
-        if error is not None:  # a defect: nobody shall wait for it in vain
+        if isinstance(error, StoreUnavailableError):
+            said: Sequence[Grant | Untaken] = [Untaken(error)] * (len(debts) + len(batch))
+        elif error is not None:  # a defect: nobody shall wait for it in vain
             self._report(error, batch)
             return
-        said = taken.result()
+        else:
+            said = taken.result()
         if not isinstance(said[-1], Untaken):
             self._metrics.store_latency.observe((perf_counter_ns() - started_ns) // 1000)
         if debts:

@@ -62,7 +62,7 @@ async def serve(settings: Settings) -> None:
         _on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
         _allow_many_files()
         metrics = Metrics()
-        state = State(settings, Health(NO_RULES), metrics, store_up=settings.redis_url is None)
+        state = State(settings, Health(NO_RULES), metrics, store_up=settings.redis is None)
         local = MemoryStore(_steady_us, most_keys=settings.memory_store_keys)
         store = await life.enter_async_context(_store(settings, state, local))
         limiter = Limiter(
@@ -182,12 +182,12 @@ def _tls(settings: Settings, state: State) -> ServerTls | None:
 @asynccontextmanager
 async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncIterator[MemoryStore | RedisStore]:
     """Open the store that the settings name."""
-    if settings.redis_url is None:
+    if settings.redis is None:
         log.warning("REDIS_URL is not set: windows are kept in this process's memory, right for one replica only")
         yield local
         return
     async with RedisStore(
-        settings.redis_url,
+        settings.redis,
         timeout_s=settings.store_timeout_us / MICROSECONDS,
         key_prefix=settings.cache_key_prefix,
         on_up=state.on_store_up,
