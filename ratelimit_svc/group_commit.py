@@ -129,6 +129,7 @@ class GroupCommit:
         for line, grant in zip(batch, said, strict=True):
             try:
                 self._settle(line, grant)
+                line.requests.clear()  # they know their line: else they go round in a circle
             except Exception as error:  # noqa: BLE001 — a defect, as above
                 self._report(error, [line])
 
@@ -137,6 +138,7 @@ class GroupCommit:
         self._loop.call_exception_handler({"message": "a batch could not be answered", "exception": error})
         for line in lines:
             self._settle(line, Untaken(StoreUnavailableError("internal error")))
+            line.requests.clear()
 
 
 def _error(taken: asyncio.Future[list[Grant | Untaken]]) -> BaseException | None:

@@ -103,7 +103,7 @@ async def grants(store: Store, lines: Sequence[Line]) -> list[Grant]:
 
 async def settled(limiter: Limiter) -> None:
     """Wait until the store has taken all that waited."""
-    await until(lambda: limiter._commits.idle and not limiter._failed)
+    await until(lambda: limiter._commits.idle and not limiter._unanswered)
 
 
 def asks(*descriptors: str, hits: int = 0) -> bytes:

@@ -20,6 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "state recent",
         "wire admin settings logs",
         "limiter",
+        "unanswered",
         "denials dynamic_metadata policy group_commit",
         "plans waiting verdicts deadlines metrics health garbage pressure",
         "owed",

@@ -262,9 +262,9 @@ async def test_the_shares_of_an_outage_keep_little_and_are_dropped_with_the_rule
     for number in range(50):
         await tell(limiter, asks(*[f"tenant=t{number}-{part}" for part in range(20)]))
         await tell(limiter, asks(f"tenant=t{number}"))
-    assert limiter._policy._share_of.cache_info().currsize == 50
+    assert limiter._unanswered.policy._share_of.cache_info().currsize == 50
     limiter.use(load([RuleFile("rules.yaml", RULES.encode())]))
-    assert limiter._policy._share_of.cache_info().currsize == 0
+    assert limiter._unanswered.policy._share_of.cache_info().currsize == 0
 
 
 @pytest.mark.parametrize(
