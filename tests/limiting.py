@@ -70,12 +70,12 @@ def rules_of(*descriptors: Sequence[Rule], tenant: str | None = None, domain: st
     return RuleSet({domain: Domain(domain, tenant, Node.of(nodes))}, every, **others)
 
 
-def make(store, *, rules: str | RuleSet | None = RULES, on_denial=None, **options) -> Limiter:
+def make(store, *, rules: str | RuleSet | None = RULES, on_denial=None, clock=lambda: START, **options) -> Limiter:
     """A limiter of these rules, or without any."""
     limiter = Limiter(
         store=store,
-        local=MemoryStore(lambda: START),
-        clock=lambda: START,
+        local=MemoryStore(clock),
+        clock=clock,
         decode=rls.decode,
         encode=as_it_is,
         metrics=Metrics(),
