@@ -112,6 +112,24 @@ def test_the_slow_ones_are_more_than_five_in_a_hundred(node):
     assert node.breaker.why == "6 of 105 answers in 1 s took longer than 50 ms (an answer took 83.3 ms)"
 
 
+@pytest.mark.parametrize("good", range(120))
+def test_the_first_slow_one_that_moves_the_p95(node, good):
+    """After so many good answers, slow ones come at once: it opens with the one that a sorted list says."""
+    node.answers(good)
+    slow = 0
+    while node.breaker.closed:
+        slow += 1
+        node.answers(1, 2 * LIMIT_S)
+        assert slow < 100
+    answers = [0.001] * good + [2 * LIMIT_S] * slow
+    beyond = [
+        size
+        for size in range(LEAST_ANSWERS, len(answers) + 1)
+        if size > good and answers[:size][ceil(0.95 * size) - 1] > LIMIT_S
+    ]
+    assert beyond == [len(answers)]
+
+
 def test_as_slow_as_allowed_is_not_slow(node):
     """The limit itself is in time."""
     node.answers(1000, LIMIT_S)
@@ -192,6 +210,15 @@ def test_tripped_while_a_probe_is_under_way(node):
     node.breaker.note_probe_failure("lost")
     assert (node.breaker.state, node.breaker.why) == (BreakerState.OPEN, "the connection was closed")
     assert node.breaker.probe_at == due < inf
+
+
+def test_tripped_between_two_probes(node):
+    """What was good before counts for nothing, and the wait doubles."""
+    node.breaker.trip(AWAY)
+    node.probe(0.001)
+    node.breaker.trip("the connection was closed")
+    assert (node.breaker.state, node.breaker.why) == (BreakerState.OPEN, "the connection was closed")
+    assert node.breaker.probe_at - node.now >= FIRST_WAIT_S
 
 
 def test_late_answers_are_no_probes(node):

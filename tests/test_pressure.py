@@ -114,6 +114,19 @@ def test_half_late_is_neither(loop):
     assert loop.state == (True, False)
 
 
+def test_a_few_late_ones_are_no_calm(loop):
+    """What is not late enough to begin to shed may still be too late to cease: a sixth, not a twentieth."""
+    loop.run(LATE_S, 1)
+    for _ in range(200):
+        loop.run(0, 5 * SAMPLE_EVERY_S)
+        loop.pressure.note(LATE_S)
+    assert loop.state == (True, False)
+    for _ in range(20):
+        loop.run(0, 20 * SAMPLE_EVERY_S)
+        loop.pressure.note(LATE_S)
+    assert loop.state == (False, False)
+
+
 def test_bursts_with_calm_between_make_nobody_unready(loop):
     """However often: each begins to count anew, and shedding stays on as long as calm does not last."""
     for _ in range(50):

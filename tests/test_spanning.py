@@ -15,7 +15,7 @@ from ratelimit_svc.model import BAD_KEY, Algorithm, Charge, Grant, Kind, Line, O
 from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis.commands import Taken
-from ratelimit_svc.store.redis.node import Call, Unknown
+from ratelimit_svc.store.redis.calls import Call, Unknown
 from ratelimit_svc.store.redis.spread import SpreadStore
 from ratelimit_svc.windows.batch import Window
 from ratelimit_svc.windows.fixed_window import FixedWindow

@@ -99,7 +99,7 @@ function SlidingWindow:add(hits)
 end
 
 function SlidingWindow:give_back(hits, charged_at)
-  local only = charged_at and floor(charged_at / self.width)
+  local only = charged_at and (charged_at - charged_at % self.width) / self.width  -- floor would cost every call
   local left, kept = hits, {}
   for at = 1, #self.older, PAIR do
     local number, count = unpack_at('<dd', self.older, at)

@@ -95,7 +95,8 @@ class SlidingWindow:
 
         The oldest slices first: what is given back then never frees more than it took. With `charged_at` (µs), an undo: from
         the slice of that time alone. The hits are in it, or in a later one where slices were cut anew or the head was ahead
-        of the clock; others that leave earlier then go in their place, or none: that only makes it stricter.
+        of the clock; others that leave earlier then go in their place, or none: that only makes it stricter. (Where both the
+        clock was set back and slices were made finer since, they may be earlier, by less than one of the old slices.)
         """
         only = None if charged_at is None else charged_at // self.width
         left, kept = hits, []

@@ -24,11 +24,13 @@ from functools import partial
 from random import sample, uniform
 from typing import Any, Self
 
+from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Charge, Line
 from ratelimit_svc.store.redis import handshake
-from ratelimit_svc.store.redis.node import Call, Node, Refused, Unknown
-from ratelimit_svc.store.redis.slots import SLOTS, Range, ranges, redirect, slot_of
+from ratelimit_svc.store.redis.calls import Call, Refused, Unknown
+from ratelimit_svc.store.redis.node import Node
+from ratelimit_svc.store.redis.slots import SLOTS, Range, ranges, redirect, slot_of, tag_of
 from ratelimit_svc.store.redis.spread import Answer, Several
 from ratelimit_svc.store.redis.where import Address, Where
 
@@ -53,10 +55,12 @@ class Cluster:
     Args:
         where: some of the nodes; the others are found.
         timeout_s: how long a call may last before its outcome is unknown.
-        key_prefix: as of `Node`.
+        latency_s: the longest that an answer in time takes, for each node's breaker.
+        key_prefix: put before the nodes' own keys.
         clock: gives the time in µs instead of Redis's own; for tests.
         on_up: called with a list of warnings when the first node answers, and with what is away whenever a part of it is.
         on_down: called with the reason when no node answers any more, or none does from the start.
+        on_change: called with a node's address, and what its breaker tells, when that opens and closes.
 
     Resource handling: `async with` opens it, and on leaving it is closed, with all nodes.
 
@@ -68,15 +72,17 @@ class Cluster:
         where: Where,
         *,
         timeout_s: float = 0.1,
+        latency_s: float = 0.05,
         key_prefix: str = "",
         clock: Callable[[], int] | None = None,
         on_up: Callable[[list[str]], None] = _ignore,
         on_down: Callable[[str], None] = _ignore,
+        on_change: Callable[[str, BreakerState, str], None] = _ignore,
     ) -> None:
         self._where = where
-        self._timeout_s = timeout_s
+        self._timeout_s, self._latency_s = timeout_s, latency_s
         self._key_prefix, self._clock = key_prefix, clock
-        self._on_up, self._on_down = on_up, on_down
+        self._on_up, self._on_down, self._on_change = on_up, on_down, on_change
         self._loop = asyncio.get_running_loop()
         self._nodes: dict[Address, Node] = {}
         self._leaving: list[Node] = []
@@ -220,12 +226,12 @@ class Cluster:
             else:
                 self._stale.set()
                 break
-            (call,) = await node.ask([lines], due, receipts=receipt)
+            (call,) = await node.ask([lines], due, asking=not receipt)
         return call
 
     async def _take_alone(self, line: Line, node: Node, due: float) -> Answer:
         """Take one line of a slot that is on its way. With a receipt, its keys would hardly be on one side."""
-        (call,) = await node.ask([[line]], due, receipts=False)
+        (call,) = await node.ask([[line]], due, asking=True)
         return await self._follow([line], call, node, due, receipt=False)
 
     # ── the map ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -281,10 +287,13 @@ class Cluster:
                 self._where,
                 address,
                 timeout_s=self._timeout_s,
+                latency_s=self._latency_s,
                 key_prefix=self._key_prefix,
+                tag_of=_tag_of,
                 clock=self._clock,
                 on_up=partial(self._on_node_up, address),
                 on_down=self._on_node_down,
+                on_change=self._on_change,
             )
             opening = self._begin(node.__aenter__())
             await asyncio.wait([opening], timeout=due - self._loop.time())
@@ -338,3 +347,8 @@ class _Asked:
 def _away(node: Node | None) -> Unknown:
     why = "no node has this slot" if node is None else f"{node.address}: {node.why_down}"
     return Unknown(StoreUnavailableError(why))
+
+
+def _tag_of(lines: Sequence[Line]) -> bytes:
+    """Return the tag that brings a call's receipt to the slot of its windows."""
+    return tag_of(lines[0].charges[0].key)

@@ -26,13 +26,18 @@ class Range(NamedTuple):
 
 
 def slot_of(key: bytes) -> int:
-    """Return a key's slot: of what stands in its first pair of braces, or of all of it if nothing does."""
+    """Return a key's slot."""
+    return crc_hqx(tag_of(key), 0) % SLOTS
+
+
+def tag_of(key: bytes) -> bytes:
+    """Return what of a key decides on its slot: what stands in its first pair of braces, or all of it if nothing does."""
     opens = key.find(b"{") + 1
     if opens:
         closes = key.find(b"}", opens)
         if closes > opens:
-            return crc_hqx(key[opens:closes], 0) % SLOTS
-    return crc_hqx(key, 0) % SLOTS
+            return key[opens:closes]
+    return key
 
 
 def ranges(reply: object, asked: Address) -> list[Range]:

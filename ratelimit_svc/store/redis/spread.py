@@ -19,8 +19,8 @@ from typing import NamedTuple, Protocol, Self
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Charge, Grant, Line, Role
 from ratelimit_svc.store import Untaken
+from ratelimit_svc.store.redis.calls import Call, Refused, Unknown, charged, in_words
 from ratelimit_svc.store.redis.commands import Taken
-from ratelimit_svc.store.redis.node import Call, Refused, Unknown
 from ratelimit_svc.store.redis.spanning import Part, Told, combine, refunded, split, undo_all
 
 
@@ -297,7 +297,7 @@ def _note(batch: _Batch, numbers: Sequence[int], call: Answer) -> None:
             _note(batch, [number], one)
         return
     elif isinstance(call, Unknown) and call.outcome is not None:
-        told = [Untaken(call.error, _charged(call.outcome, at)) for at in range(len(numbers))]
+        told = [Untaken(call.error, charged(call.outcome, at)) for at in range(len(numbers))]
         parts = [(number, at) for at, number in enumerate(numbers) if number >= len(batch.lines)]
         batch.unknown.update({number: (call.outcome, at) for number, at in parts})
     else:
@@ -311,25 +311,8 @@ def _untaken(call: Call) -> Untaken:
     if isinstance(call, Taken):
         return Untaken(StoreUnavailableError("the store got it too late"), late=True)
     if isinstance(call, Refused):
-        return Untaken(StoreUnavailableError(f"Redis says: {call.said}"))
+        return Untaken(StoreUnavailableError(in_words(call.said)))
     return Untaken(call.error)
-
-
-def _charged(call: "asyncio.Future[Taken | None]", at: int) -> asyncio.Future[int]:
-    """Return what will say how many requests of one line of a call were charged."""
-    charged: asyncio.Future[int] = call.get_loop().create_future()
-
-    def on_outcome(_: object) -> None:
-        if charged.done():
-            return
-        if call.cancelled():
-            charged.cancel()
-            return
-        taken = call.result()
-        charged.set_result(taken.grants[at].granted if taken is not None and taken.grants is not None else 0)
-
-    call.add_done_callback(on_outcome)
-    return charged
 
 
 def _tell(batch: _Batch) -> None:
