@@ -161,6 +161,8 @@ class Cluster:
             else:
                 answers = node.ask([calls[slot] for slot in slots], due)
                 answers.add_done_callback(partial(self._on_answered, asked, node, slots))
+        if not calls:
+            asked.tell()
         return asked.answer
 
     def _on_answered(

@@ -98,7 +98,7 @@ def combine(line: Line, parts: Sequence[Part], told: Sequence[Told]) -> Whole:
         role = line.charges[part.charges[0]].role
         kept = min(granted, answer.grant.granted)
         back = answer.grant.granted - kept
-        if back:
+        if back and _counts(part):
             undo.append(_undo(part, answer, back))
         overdrawn = overdrawn or (kept > 0 and answer.grant.overdrawn and role is not Role.SHADOW)
         for at, charge, outcome in zip(part.charges, part.line.charges, answer.grant.outcomes, strict=True):
@@ -112,7 +112,7 @@ def undo_all(parts: Sequence[Part], told: Sequence[Told | None]) -> list[Part]:
     return [
         _undo(part, answer, answer.grant.granted)
         for part, answer in zip(parts, told, strict=True)
-        if answer is not None and answer.grant.granted > 0
+        if answer is not None and answer.grant.granted > 0 and _counts(part)
     ]
 
 
@@ -134,26 +134,26 @@ def _granted(line: Line, parts: Sequence[Part], told: Sequence[Told]) -> int:
     return granted if not quotas or any(quotas) else 0
 
 
+def _counts(part: Part) -> bool:
+    """Return whether a part has anything to undo: not if it only looks."""
+    return any(charge.kind is Kind.POSITIVE for charge in part.line.charges)
+
+
 def _undo(part: Part, answer: Told, requests: int) -> Part:
     """Return what gives back what a part has charged for so many requests."""
-    return Part(
-        part.place,
-        Line(
-            tuple(
-                charge._replace(
-                    kind=Kind.UNDO,
-                    hits=charge.hits * requests,
-                    limit=answer.now,
-                    role=Role.GATE,
-                    overdraft=Overdraft.NEVER,
-                )
-                for charge in part.line.charges
-                if charge.kind is Kind.POSITIVE
-            ),
-            1,
-        ),
-        tuple(at for at, charge in zip(part.charges, part.line.charges, strict=True) if charge.kind is Kind.POSITIVE),
+    counted = [place for place, charge in enumerate(part.line.charges) if charge.kind is Kind.POSITIVE]
+    charges = (part.line.charges[place] for place in counted)
+    undos = tuple(
+        charge._replace(
+            kind=Kind.UNDO,
+            hits=charge.hits * requests,
+            limit=answer.now,
+            role=Role.GATE,
+            overdraft=Overdraft.NEVER,
+        )
+        for charge in charges
     )
+    return Part(part.place, Line(undos, 1), tuple(part.charges[place] for place in counted))
 
 
 def _undone(charge: Charge, outcome: Outcome, requests: int, n: int) -> Outcome:

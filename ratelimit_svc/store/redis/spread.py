@@ -108,9 +108,9 @@ class SpreadStore:
         self._open: Counter[bytes] = Counter()
         """Keys that have charges which may have to be undone, and how many."""
         self.undos = 0
-        """Undos sent: of one line in one place each."""
+        """Undos that were sent: each of one line in one place."""
         self.undos_lost = 0
-        """Of these, the ones without an answer: their hits stay charged until the windows forget them."""
+        """Those without an answer, or that could not be sent: their hits stay charged until the windows forget them."""
 
     def __repr__(self) -> str:
         return f"<SpreadStore: {len(self._open)} keys with open undos, {self._places!r}>"
@@ -212,8 +212,10 @@ class SpreadStore:
             call = None if outcome.cancelled() else outcome.result()
             if call is not None and call.grants is not None:
                 undo = undo_all([part], [Told(call.now, call.grants[at])])
-                if undo:
+                if undo and call.now:
                     self._undo(undo)
+                else:  # a receipt tells no time
+                    self.undos_lost += len(undo)
 
         outcome.add_done_callback(on_outcome)
 
@@ -221,6 +223,7 @@ class SpreadStore:
 
     def _undo(self, undo: Sequence[Part]) -> None:
         """Send undos: once, all together, and nobody waits for them."""
+        self.undos += len(undo)
         calls: dict[int, list[Line]] = {}
         for part in undo:
             calls.setdefault(part.place, []).append(part.line)
@@ -229,7 +232,6 @@ class SpreadStore:
 
     def _on_undone(self, undo: Sequence[Part], asked: asyncio.Future[list[Answer]]) -> None:
         self._shut(undo)
-        self.undos += len(undo)
         answered = [grant for call in asked.result() for grant in _grants(call) if grant is not None]
         self.undos_lost += len(undo) - len(answered)
 
