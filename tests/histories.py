@@ -1,7 +1,7 @@
 """Histories of takes, generated, and the judges that stand outside the code they judge."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
@@ -11,6 +11,7 @@ from ratelimit_svc.model import (
     BEGIN_AT_FIRST_HIT,
     BEGIN_ON_MONDAY,
     LONGEST_US,
+    MAX_HITS,
     Algorithm,
     Charge,
     Grant,
@@ -77,6 +78,40 @@ class Step:
     stepped: int
     """µs that the store's clock is set forward (or back) at that moment."""
     lines: tuple[Line, ...]
+    undoes: tuple[tuple[int, int], ...] = ()
+    """What the batch undoes before its lines: which line of those charged till then, and how many of its requests."""
+
+
+@dataclass
+class Charged:
+    """Lines that were charged and may still be undone, each once."""
+
+    lines: list[tuple[int, Line]] = field(default_factory=list)
+    """(when, line); of a line its gates that count hits."""
+
+    def batch(self, step: Step) -> tuple[Line, ...]:
+        """The batch of a step."""
+        return (*self._undone(step), *step.lines)
+
+    def _undone(self, step: Step) -> Iterator[Line]:
+        for which, many in step.undoes:
+            if self.lines:
+                when, line = self.lines.pop(which % len(self.lines))
+                yield undo(when, line, 1 + many % line.n)
+
+    def note(self, when: int, lines: Iterable[Line], grants: Iterable[Grant]) -> None:
+        """Note what a batch charged."""
+        for line, grant in zip(lines, grants, strict=True):
+            gates = tuple(one for one in line.charges if one.role is Role.GATE and one.kind is Kind.POSITIVE)
+            if grant.granted > 0 and gates:
+                self.lines.append((when, Line(gates, grant.granted)))
+
+
+def undo(when: int, line: Line, many: int = 1) -> Line:
+    """The line that undoes so many requests of a line that was charged then."""
+    return Line(
+        tuple(one._replace(kind=Kind.UNDO, limit=when, hits=min(one.hits * many, MAX_HITS)) for one in line.charges), 1
+    )
 
 
 LIMITS = st.one_of(st.integers(0, 12), st.sampled_from([1000, 2**31, 2**32 - 1]))
@@ -177,10 +212,11 @@ def batches(
     return tuple(made)
 
 
-def histories(*, clock_is_set: bool = True, **options: Any) -> st.SearchStrategy[list[Step]]:
-    """Some steps in a row. `options` say what of batches is wanted; all of everything by default."""
+def histories(*, clock_is_set: bool = True, undone: bool = False, **options: Any) -> st.SearchStrategy[list[Step]]:
+    """Some steps in a row. `options` say what of batches is wanted; all of everything by default, but undos only if told."""
     stepped = steps() if clock_is_set else st.just(0)
-    return st.lists(st.builds(Step, passes(), stepped, batches(**options)), min_size=1, max_size=25)
+    undoes = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), max_size=2 * undone).map(tuple)
+    return st.lists(st.builds(Step, passes(), stepped, batches(**options), undoes), min_size=1, max_size=25)
 
 
 SLIDING: dict[str, Any] = {
@@ -218,8 +254,18 @@ class Log:
         self._there[key] = kept
         self.hits.append((when, key, left - hits))
 
+    def undo(self, charged_at: int, key: bytes, hits: int) -> None:
+        """Note hits that ceased to count: no interval that is looked at from now on holds them."""
+        self.hits.append((charged_at, key, -hits))
+        left, kept = hits, []
+        for at, there in self._there.get(key, []):
+            cut = min(there, left) if at == charged_at else 0
+            left -= cut
+            kept.append((at, there - cut))
+        self._there[key] = kept
+
     def within(self, when: int, key: bytes) -> int:
-        """Return the key's hits, less refunds, in the interval of one window that ends now, its older end excluded."""
+        """Return the key's hits, less refunds and what was undone, in the interval of one window that ends now, its older end excluded."""
         start = when - self.window
         return sum(hits for at, name, hits in self.hits if name == key and start < at <= when)
 
@@ -232,7 +278,9 @@ def admit(log: Log, when: int, lines: Iterable[Line], grants: Iterable[Grant]) -
                 continue
             if one.kind is Kind.REFUND:
                 log.give_back(when, one.key, one.hits)
-            if one.kind is Kind.REFUND or one.role is not Role.GATE:
+            if one.kind is Kind.UNDO:
+                log.undo(one.limit, one.key, one.hits)
+            if one.kind in (Kind.REFUND, Kind.UNDO) or one.role is not Role.GATE:
                 continue
             log.admit(when, one.key, one.hits * grant.granted)
             full = log.within(when, one.key)

@@ -16,6 +16,7 @@ from ratelimit_svc.model import Algorithm, Charge, Grant, Kind, Line, Overdraft,
 from ratelimit_svc.plans import _coalesces
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.windows import KEEP_BUDGET_US
+from ratelimit_svc.windows.batch import _open
 from tests.histories import (
     DAY,
     MINUTE,
@@ -29,6 +30,8 @@ from tests.histories import (
     charge,
     fixed,
     histories,
+    passes,
+    undo,
 )
 from tests.test_twins import Lua, fields_of
 from tests.walk import Walk
@@ -248,6 +251,62 @@ def test_a_coalesced_line_is_n_single_lines(before, charges, n):
     assert not any(each.overdrawn for each in (grant, *singly))
     assert [each.remaining for each in grant.outcomes] == [each.remaining for each in singly[-1].outcomes]
     assert stored(together) == stored(apart)
+
+
+@given(
+    history=histories(clock_is_set=False),
+    charges=coalescing().filter(lambda charges: _coalesces(charges) and all(one.hits for one in charges)),
+    n=st.integers(1, 9),
+    later=passes(),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_charge_that_is_undone_leaves_no_trace(history, charges, n, later):
+    """With nothing between, each window stands as it would without the two, whenever that is; a bucket, if undone at once."""
+    walk, without = Walk(), Walk()
+    for step in history:
+        for each in (walk, without):
+            each.now += step.passes
+            each.take(*of_one_shape(step.lines))
+    (line,) = of_one_shape([Line(charges, n)])
+    (grant,) = walk.take(line)
+    charged_at = walk.now
+    if all(one.algorithm is not Algorithm.TOKEN_BUCKET for one in charges):
+        walk.now += later
+        without.now += later
+    if grant.granted:
+        walk.take(undo(charged_at, line, grant.granted))
+    for one in line.charges:
+        windows = [_open(one, each.windows.get(one.key), each.now) for each in (walk, without)]
+        assert fields_of(windows[0]) == fields_of(windows[1])
+    assert walk.take(line) == without.take(line)
+
+
+@ALGORITHMS
+def test_an_undo_is_granted_and_seen_by_the_next_line(make):
+    """All of what was charged, once, in the batch where another waits for it."""
+    walk = Walk()
+    one = Line((make("k", 5, hits=5),), 1)
+    walk.take(one)
+    walk.now += 1
+    grants = walk.take(undo(START, one), Line((make("k", 5, hits=4),), 1))
+    assert [grant.granted for grant in grants] == [1, 1]
+    assert grants[0].outcomes[0].fits_in_us == 0
+    assert walk.windows[b"k"].total == 4
+
+
+@ALGORITHMS
+def test_an_undo_of_what_has_left_takes_nothing(make):
+    """Nor does one of a time at which nothing was charged."""
+    walk = Walk()
+    one = Line((make("k", 5, hits=5),), 1)
+    walk.take(one)
+    walk.now += 2 * MINUTE
+    walk.take(one)
+    saves = walk.saves
+    for when in (START, START - MINUTE, START + 9 * MINUTE):
+        walk.take(undo(when, one))
+    assert walk.saves == saves
+    assert walk.windows[b"k"].total == 5
 
 
 # ── one promise at a time, for every algorithm ────────────────────────────────────────────────────────────────────────

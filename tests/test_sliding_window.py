@@ -1,13 +1,16 @@
 """The Python twin: narrated walks with a moved clock, and brute force."""
 
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 
-from ratelimit_svc.model import BAD_KEY, Grant, Line, Outcome, Overdraft, Role
+from ratelimit_svc.model import BAD_KEY, Grant, Kind, Line, Outcome, Overdraft, Role
 from ratelimit_svc.windows.sliding_window import SlidingWindow
-from tests.histories import MINUTE, PLAIN, SLIDING, START, Log, admit, charge, histories
+from tests.histories import MINUTE, PLAIN, SLIDING, START, Charged, Log, Step, admit, charge, histories, undo
+from tests.test_batch import of_one_shape
 from tests.walk import Walk
 
 SECOND = 1_000_000
@@ -181,14 +184,15 @@ def test_n_of_a_line_are_granted_as_many_as_fit():
     )
 
 
-@given(history=histories(**SLIDING))
+@given(history=histories(undone=True, **SLIDING))
 @settings(max_examples=300, deadline=None)
 def test_the_total_is_always_the_sum_of_the_slices(history):
     """No history, however wild its clock, breaks the state's own invariant, and at most `slices` older slices are kept."""
-    walk = Walk()
+    walk, charged = Walk(), Charged()
     for step in history:
         walk.now = max(walk.now + step.passes + step.stepped, 1)
-        walk.take(*step.lines)
+        lines = charged.batch(step)
+        charged.note(walk.now, lines, walk.take(*lines))
         for window in walk.windows.values():
             assert isinstance(window, SlidingWindow)
             assert window.total == window.here + sum(hits for _, hits in window.older)
@@ -206,6 +210,113 @@ def test_no_interval_of_one_window_holds_more_than_the_limit(history):
     for step in history:
         walk.now += step.passes
         admit(log, walk.now, step.lines, walk.take(*step.lines))
+
+
+def judge(history: Iterable[Step], *, back_at_most: int = 0) -> None:
+    """Run a history of one clock that is never set back by more than so much, and judge it in real time.
+
+    Required is promise 1 of what was not undone: a charge counts from its admission until it is undone, if it ever is, and
+    who looks back one W at any admission finds no more than the limit. That is the promise, for what is undone was never
+    answered OK. And more: at no time does a window hold less than what counts, so no undo takes more than its own.
+    """
+    walk, charged, log, real, latest = Walk(), Charged(), Log(MINUTE), START, START
+    really = {START: START}
+    for step in history:
+        real += step.passes
+        walk.now = max(walk.now + step.passes - abs(step.stepped), latest - back_at_most)
+        while really.setdefault(walk.now, real) != real:
+            walk.now += 1  # a time names one moment
+        latest = max(latest, walk.now)
+        lines = charged.batch(step)
+        grants = walk.take(*lines)
+        charged.note(walk.now, lines, grants)
+        admit(log, real, [in_real_time(line, really) for line in lines], grants)
+        for key in {one.key for line in lines for one in line.charges}:
+            held = BEYOND - walk.ask(charge(key, BEYOND, hits=0)).outcomes[0].remaining
+            assert held >= log.within(real, key), f"{key!r} at {real} holds {held}"
+
+
+BEYOND = 2**50
+"""A limit that no history reaches: what remains of it tells what a window holds."""
+
+
+def in_real_time(line: Line, really: Mapping[int, int]) -> Line:
+    """The line, its undos naming the real time."""
+    return Line(
+        tuple(one._replace(limit=really[one.limit]) if one.kind is Kind.UNDO else one for one in line.charges), line.n
+    )
+
+
+UNDONE: dict[str, Any] = {**SLIDING, "kinds": PLAIN, "undone": True}
+
+
+@given(history=histories(clock_is_set=False, **UNDONE))
+@settings(max_examples=500, deadline=None)
+def test_undos_break_no_promise(history):
+    """Any charges undone at any later time, among hits, limits raised and lowered, head stops and re-cuts."""
+    judge(history)
+
+
+@given(history=histories(**UNDONE))
+@settings(max_examples=500, deadline=None)
+def test_undos_break_no_promise_when_the_clock_is_set_back(history):
+    """The same under a clock that falls behind by up to W, each key cut as it always was."""
+    one_shape = [replace(step, lines=tuple(of_one_shape(step.lines))) for step in history]
+    judge(one_shape, back_at_most=MINUTE)
+
+
+def test_an_undo_that_takes_newer_hits_is_found_by_the_brute_force(monkeypatch):
+    """The judge is awake: taking from the newest slice, as no undo may, lets an older hit that is gone keep a newer one out."""
+
+    def newest(self, hits, charged_at=None):
+        assert charged_at is not None
+        self.here, self.total = self.here - hits, self.total - hits
+        return True
+
+    monkeypatch.setattr(SlidingWindow, "give_back", newest)
+    one = Line((charge("k", 2),), 1)
+    second = Line((charge("k", 2, hits=2),), 1)
+    history = [
+        Step(0, 0, (one,)),
+        Step(MINUTE // 2, 0, (one,)),
+        Step(0, 0, (), ((0, 0),)),
+        Step(31 * SECOND, 0, (second,)),
+    ]
+    with pytest.raises(AssertionError, match="hits within"):
+        judge(history)
+
+
+def test_an_undo_takes_back_its_own_hits_and_no_others():
+    """From the slice of its time, late or early, once; what came before and after stays, and leaves when it would have."""
+    walk = Walk()
+    for _ in range(3):
+        walk.ask(charge("k", 9, hits=2))
+        walk.now += 10 * SECOND
+    second = Line((charge("k", 9, hits=2),), 1)
+    (told,) = walk.take(undo(START + 10 * SECOND, second))
+    assert (told.granted, told.outcomes[0].fits_in_us) == (1, 0)
+    window = walk.windows[b"k"]
+    assert isinstance(window, SlidingWindow)
+    assert [hits for _, hits in window.older] == [2, 2]
+    saves = walk.saves
+    for never in (10, 11, 15, 30, 99):
+        walk.take(undo(START + never * SECOND, second))
+    assert walk.saves == saves
+    walk.now = START + MINUTE + SECOND
+    assert walk.ask(charge("k", 9, hits=0)).outcomes[0].remaining == 7
+    walk.take(undo(START, second))
+    assert walk.ask(charge("k", 9, hits=0)).outcomes[0].remaining == 7
+
+
+def test_an_undo_under_a_clock_that_is_behind_takes_nothing_newer():
+    """Hits charged while the head is ahead of the clock are in the head's slice: it is left alone, which is only stricter."""
+    walk = Walk()
+    walk.ask(charge("k", 9, hits=2))
+    walk.now -= 30 * SECOND
+    one = Line((charge("k", 9, hits=3),), 1)
+    walk.take(one)
+    walk.take(undo(walk.now, one))
+    assert walk.ask(charge("k", 9, hits=0)).outcomes[0].remaining == 4
 
 
 ANY_ROLE: dict[str, Any] = {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ratelimit_svc.model import LONGEST_US, Grant, Kind, Line, Outcome
 from ratelimit_svc.windows.token_bucket import TokenBucket
-from tests.histories import MINUTE, SECOND, START, bucket
+from tests.histories import MINUTE, SECOND, START, bucket, undo
 from tests.test_twins import Lua, Python
 from tests.walk import Walk
 
@@ -91,6 +91,35 @@ def test_a_part_of_a_hit_is_given_back_too():
     walk.now += SECOND
     assert walk.ask(bucket("k", 1, 1, kind=Kind.REFUND)).outcomes[0].remaining == 1
     assert walk.ask(bucket("k", 1, 1)).granted == 1
+
+
+@given(
+    burst=st.integers(1, 12),
+    rate=st.integers(0, 30),
+    steps=st.lists(
+        st.tuples(st.integers(0, 20 * SECOND), st.integers(1, 5), st.none() | st.integers(0, 9)), max_size=40
+    ),
+)
+@settings(max_examples=300, deadline=None)
+def test_an_undo_never_takes_more_than_was_charged(burst, rate, steps):
+    """By fractions: after any undos there is no less in the bucket than if what was undone had never been charged."""
+    walk, charged = Walk(), []
+    for passes, several, undone in steps:
+        walk.now += passes
+        one = bucket("k", burst, rate, hits=several)
+        if walk.passes(one):
+            charged.append((walk.now, one))
+        if undone is not None and charged:
+            when, one = charged.pop(undone % len(charged))
+            walk.take(undo(when, Line((one,), 1)))
+        stored = walk.windows.get(b"k")
+        assert stored is None or isinstance(stored, TokenBucket)
+        found = TokenBucket.open(stored, walk.now, MINUTE, rate)
+        level, at = Fraction(0), START
+        for when, each in [*charged, (walk.now, None)]:
+            level, at = max(Fraction(0), level - Fraction(rate * (when - at), MINUTE)), when
+            level += each.hits if each else 0
+        assert found.total + Fraction(found.part, MINUTE) >= level
 
 
 # ── changes ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -32,6 +32,9 @@ class Kind(Enum):
     """Has no hits: asks whether anything remains, and counts nothing."""
     REFUND = 2
     """Gives its hits back, the oldest first, down to none. Always OK."""
+    UNDO = 3
+    """Takes back what a charge of the same key counted, whose request was denied elsewhere: just that, and not what came
+    before or after it. Always OK."""
 
 
 class Descriptor(NamedTuple):
@@ -62,12 +65,13 @@ class Charge(NamedTuple):
     """The window's key in the store (`store.keys`)."""
     algorithm: Algorithm
     limit: int
-    """How many hits may count at once: `Limit.most`."""
+    """How many hits may count at once: `Limit.most`. Of an undo, which needs no limit, the store's time (µs) of the charge that
+    it takes back; the `remaining` of its outcome means nothing."""
     window_us: int
     shape: int
     """The algorithm's one more number: `Limit.shape`."""
     hits: int
-    """0 … MAX_HITS; 0 for checks, and for refunds that the rule forbids."""
+    """0 … MAX_HITS; 0 for checks, and for refunds that the rule forbids. Of an undo, no more than were charged."""
     role: Role
     rule: Rule
     kind: Kind = Kind.POSITIVE

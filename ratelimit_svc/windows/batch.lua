@@ -8,8 +8,9 @@
 --             the number of this batch (double), which the receipt keeps if the batch changed anything: whoever lost the answer
 --             sees there whether it was taken; 0: there is no receipt, whatever the last key is
 --             then for each line n (4 bytes), the number of its charges (1 byte), and its charges, CHARGE bytes each:
---               algorithm (letter), role (0 gate, 1 shadow, 2 quota), kind (0 positive, 1 check, 2 refund),
---               overdraft (0 never, 1 auto, 2 always), then as doubles limit, window (us), shape, hits
+--               algorithm (letter), role (0 gate, 1 shadow, 2 quota), kind (0 positive, 1 check, 2 refund,
+--               3 undo), overdraft (0 never, 1 auto, 2 always), then as doubles limit (of an undo: when was charged what it
+--               takes back), window (us), shape, hits
 -- returns   one packed string of integers, 8 bytes each, little endian: now (alone if it is past not_after), then for each line
 --           granted (-1: a key holds something else, and zeros follow; -2: 1, and overdrawn) and for each of its charges
 --           remaining, until empty (us), until it fits (us; 0 if it fits or was charged)
@@ -20,7 +21,7 @@
 local HEAD, CHARGE = 5, 36
 local KEEP_RECEIPT = 60000
 local GATE, SHADOW, QUOTA = 0, 1, 2
-local REFUND = 2
+local REFUND, UNDO = 2, 3
 local AUTO, ALWAYS = 1, 2
 local floor, max, min = math.floor, math.max, math.min
 local unpack_at = struct.unpack
@@ -72,7 +73,7 @@ local function make_take_mixed()
         key = key, state = window, role = role, kind = kind, overdraft = overdraft, limit = limit, hits = hits,
         need = hits > 0 and hits or (window and window.CHECK_NEEDS),
         -- whether it fits whatever the window holds
-        always = kind == REFUND or (hits > 0 and overdraft == ALWAYS),
+        always = kind >= REFUND or (hits > 0 and overdraft == ALWAYS),
       }
       at = at + CHARGE
     end
@@ -95,8 +96,10 @@ local function make_take_mixed()
     for i = 1, #charges do
       local charge = charges[i]
       local window = charge.state
-      if charge.kind == REFUND then
-        window.asked = window.asked - min(charge.hits, window.total + window.asked)
+      if charge.kind >= REFUND then
+        if charge.kind == REFUND then
+          window.asked = window.asked - min(charge.hits, window.total + window.asked)
+        end
         charge.fit = FITS
       else
         local room = window:room(charge.limit) - window.asked
@@ -118,8 +121,8 @@ local function make_take_mixed()
   -- charge what was granted; true if the window has to be stored
   local function apply(charge, granted)
     local window = charge.state
-    if charge.kind == REFUND then
-      return window:give_back(charge.hits)
+    if charge.kind >= REFUND then
+      return window:give_back(charge.hits, charge.kind == UNDO and charge.limit or nil)
     end
     if charge.hits > 0 then
       window:add(granted * charge.hits)
@@ -149,7 +152,7 @@ local function make_take_mixed()
         fits_in = window:until_fits(now, charge.limit, window.asked + charge.need)
       end
       if charged and charge.fit == OVERDRAWN and charge.role ~= SHADOW then overdrawn = true end
-      if charge.kind ~= REFUND and not (charged and granted == n) then window.asked = window.asked + charge.hits end
+      if charge.kind < REFUND and not (charged and granted == n) then window.asked = window.asked + charge.hits end
       local last = #reply
       reply[last + 1] = max(window:room(charge.limit), 0)
       reply[last + 2] = window:until_empty(now)
@@ -165,7 +168,7 @@ local windows, limits, asks, rooms = {}, {}, {}, {}
 local function plain(at, count, first_key)
   for i = 1, count do
     local algorithm, role, kind, overdraft, limit, length, shape, hits = unpack_at('<c1BBBdddd', spec, at)
-    if role ~= GATE or kind == REFUND or hits == 0 or overdraft == ALWAYS then return false end
+    if role ~= GATE or kind >= REFUND or hits == 0 or overdraft == ALWAYS then return false end
     local window = open(KEYS[first_key + i], algorithm, length, shape)
     if not window or (overdraft == AUTO and window.budget) or window.line == first_key then return false end
     window.line = first_key

@@ -6,11 +6,11 @@ Rules:
 2. A request is granted if all its gates fit and, where it has quotas, one of them does. Then every gate is charged, and each
    quota and shadow that fits. Else nothing is.
 3. A check fits while something remains (`CHECK_NEEDS`), and counts nothing; a granted one with `Overdraft.AUTO` makes its key
-   a budget. A refund fits always.
+   a budget. A refund fits always, and so does an undo, whose room only later lines see.
 4. Overdraft: ALWAYS fits; AUTO, on a budget in which anything is left, or was before this request, is charged as if it
    fitted, and the grant says that it was overdrawn. So no part is lost of a cost that comes in several charges.
-5. A line of n > 1 holds gates on different keys only, without overdraft or refunds, so that "g of n" says all: the result
-   is that of taking the n requests one after another.
+5. A line of n > 1 holds gates on different keys only, without overdraft, refunds or undos, so that "g of n" says all: the
+   result is that of taking the n requests one after another.
 6. A plain line, of gates only that count hits on different keys and cannot overdraw, says the same by a shorter way: most are.
 7. Every key is read before any is written. A window that nothing was charged to is not written, unless its clock was wrong
    (`must_save`) or it became a budget.
@@ -25,6 +25,9 @@ from ratelimit_svc.windows.token_bucket import TokenBucket
 
 Window = SlidingWindow | FixedWindow | TokenBucket
 """One key's state, of any algorithm."""
+
+GIVING = (Kind.REFUND, Kind.UNDO)
+"""Kinds that take hits off."""
 
 
 def take(
@@ -83,7 +86,7 @@ def _plain(line: Line, windows: Sequence[Window]) -> bool:
     """Return whether a line is plain."""
     keys = set()
     for charge, window in zip(line.charges, windows, strict=True):
-        if charge.role is not Role.GATE or charge.kind is Kind.REFUND or charge.hits == 0:
+        if charge.role is not Role.GATE or charge.kind in GIVING or charge.hits == 0:
             return False
         if charge.overdraft is Overdraft.ALWAYS or (charge.overdraft is Overdraft.AUTO and window.budget):
             return False
@@ -127,7 +130,7 @@ def _take_mixed(line: Line, windows: Sequence[Window], now: int, changed: dict[b
             fits_in = window.until_fits(now, charge.limit, window.asked + (charge.hits or window.CHECK_NEEDS))
         if charged and fit == OVERDRAWN and charge.role is not Role.SHADOW:
             overdrawn = True
-        if charge.kind is not Kind.REFUND and not (charged and granted == line.n):
+        if charge.kind not in GIVING and not (charged and granted == line.n):
             window.asked += charge.hits
         outcomes.append(Outcome(max(window.room(charge.limit), 0), window.until_empty(now), fits_in))
     return Grant(granted, tuple(outcomes), overdrawn)
@@ -140,8 +143,9 @@ def _how_many(line: Line, windows: Sequence[Window]) -> tuple[int, list[int]]:
     granted, fits = line.n, []
     quotas = quotas_that_fit = 0
     for charge, window in zip(line.charges, windows, strict=True):
-        if charge.kind is Kind.REFUND:
-            window.asked -= min(charge.hits, window.total + window.asked)
+        if charge.kind in GIVING:
+            if charge.kind is Kind.REFUND:
+                window.asked -= min(charge.hits, window.total + window.asked)
             fits.append(FITS)
             continue
         room = window.room(charge.limit) - window.asked
@@ -172,13 +176,13 @@ def _fit(charge: Charge, window: Window, room: int) -> int:
 
 def _always(charge: Charge) -> bool:
     """Return whether a charge fits whatever the window holds."""
-    return charge.kind is Kind.REFUND or (charge.hits > 0 and charge.overdraft is Overdraft.ALWAYS)
+    return charge.kind in GIVING or (charge.hits > 0 and charge.overdraft is Overdraft.ALWAYS)
 
 
 def _apply(charge: Charge, window: Window, granted: int) -> bool:
     """Charge what was granted, and return whether the window has to be stored."""
-    if charge.kind is Kind.REFUND:
-        return window.give_back(charge.hits)
+    if charge.kind in GIVING:
+        return window.give_back(charge.hits, charge.limit if charge.kind is Kind.UNDO else None)
     if charge.hits > 0:
         window.add(granted * charge.hits)
         return True

@@ -18,9 +18,9 @@ local KEEP_BUDGET = 3600000000
 local floor, ceil, min = math.floor, math.ceil, math.min
 local pack, unpack_at = struct.pack, struct.unpack
 
-local function window_of(ends, total, window, starts_with_hit, anew, budget)
-  return setmetatable({ends = ends, total = total, window = window, starts_with_hit = starts_with_hit, anew = anew,
-                       budget = budget}, FixedWindow)
+local function window_of(ends, total, window, shape, anew, budget)
+  return setmetatable({ends = ends, total = total, window = window, shape = shape, anew = anew, budget = budget},
+                      FixedWindow)
 end
 
 local function month_of(days)
@@ -57,21 +57,20 @@ end
 -- open(stored, now us, window us, shape) -> the window as it stands now; nil if stored is not one of ours
 function FixedWindow.open(stored, now, window, shape)
   local anew = end_of(now, window, shape)
-  local with_hit = shape == BEGIN_AT_FIRST_HIT
-  if not stored then return window_of(anew, 0, window, with_hit, anew, false) end
+  if not stored then return window_of(anew, 0, window, shape, anew, false) end
   if #stored ~= SIZE or string.byte(stored) ~= VERSION then return nil end
   local flags, stored_ends, total = unpack_at('<Bdd', stored, 2)
   if not (sound(stored_ends) and sound(total)) then return nil end
   local budget = flags == 1
   if stored_ends - now > 2 * window then
-    local state = window_of(anew, total, window, with_hit, anew, budget)
+    local state = window_of(anew, total, window, shape, anew, budget)
     state.must_save = true
     return state
   end
   if (stored_ends <= now or total == 0) and stored_ends ~= anew then
-    return window_of(anew, 0, window, with_hit, anew, budget)
+    return window_of(anew, 0, window, shape, anew, budget)
   end
-  local state = window_of(stored_ends, total, window, with_hit, anew, budget)
+  local state = window_of(stored_ends, total, window, shape, anew, budget)
   state.unmoved = true
   return state
 end
@@ -84,7 +83,10 @@ function FixedWindow:add(hits)
   self.total = self.total + hits
 end
 
-function FixedWindow:give_back(hits)
+function FixedWindow:give_back(hits, charged_at)
+  if charged_at and not (charged_at < self.ends and self.ends <= end_of(charged_at, self.window, self.shape)) then
+    return false
+  end
   local left = min(hits, self.total)
   self.total = self.total - left
   if self.total == 0 and self.ends ~= self.anew then
@@ -101,7 +103,7 @@ function FixedWindow:mark()
 end
 
 function FixedWindow:until_empty(now)
-  if self.starts_with_hit and self.total == 0 then return 0 end
+  if self.shape == BEGIN_AT_FIRST_HIT and self.total == 0 then return 0 end
   return self.ends - now
 end
 

@@ -30,7 +30,7 @@ class FixedWindow:
     total: int
     window: int
     """W in µs."""
-    starts_with_hit: bool
+    shape: int
     anew: int
     """Where it would end if it began now."""
     budget: bool = False
@@ -48,14 +48,13 @@ class FixedWindow:
         An end more than 2 W ahead was written by a clock that was wrong: its hits are taken to be of now.
         """
         anew = end_of(now, window, shape)
-        with_hit = shape == BEGIN_AT_FIRST_HIT
         if stored is None:
-            return cls(anew, 0, window, with_hit, anew)
+            return cls(anew, 0, window, shape, anew)
         if stored.ends - now > 2 * window:
-            return cls(anew, stored.total, window, with_hit, anew, stored.budget, must_save=True)
+            return cls(anew, stored.total, window, shape, anew, stored.budget, must_save=True)
         if (stored.ends <= now or stored.total == 0) and stored.ends != anew:
-            return cls(anew, 0, window, with_hit, anew, stored.budget)
-        stored.starts_with_hit, stored.anew = with_hit, anew
+            return cls(anew, 0, window, shape, anew, stored.budget)
+        stored.shape, stored.anew = shape, anew
         return stored
 
     def room(self, limit: int) -> int:
@@ -66,8 +65,13 @@ class FixedWindow:
         """Count `hits` now."""
         self.total += hits
 
-    def give_back(self, hits: int) -> bool:
-        """Take `hits` off, down to nothing, and then it begins anew. Return whether it has to be stored."""
+    def give_back(self, hits: int, charged_at: int | None = None) -> bool:
+        """Take `hits` off, down to nothing, and then it begins anew. Return whether it has to be stored.
+
+        With `charged_at` (µs), an undo: only if they were charged in this window.
+        """
+        if charged_at is not None and not charged_at < self.ends <= end_of(charged_at, self.window, self.shape):
+            return False
         left = min(hits, self.total)
         self.total -= left
         if self.total == 0 and self.ends != self.anew:
@@ -83,7 +87,7 @@ class FixedWindow:
 
     def until_empty(self, now: int) -> int:
         """Return the time (µs) until the window ends; 0 if it begins with a hit that has not come."""
-        if self.starts_with_hit and self.total == 0:
+        if self.shape == BEGIN_AT_FIRST_HIT and self.total == 0:
             return 0
         return self.ends - now
 

@@ -98,20 +98,23 @@ function SlidingWindow:add(hits)
   self.here = self.here + hits
 end
 
-function SlidingWindow:give_back(hits)
-  local left = min(hits, self.total)
-  if left == 0 then return false end
-  self.total = self.total - left
-  local kept = {}
+function SlidingWindow:give_back(hits, charged_at)
+  local only = charged_at and (charged_at - charged_at % self.width) / self.width  -- floor would cost every call
+  local left, kept = hits, {}
   for at = 1, #self.older, PAIR do
     local number, count = unpack_at('<dd', self.older, at)
-    local cut = min(count, left)
+    local cut = (not only or number == only) and min(count, left) or 0
     left = left - cut
     if count > cut then kept[#kept + 1] = pack('<dd', number, count - cut) end
   end
-  self.older = table.concat(kept)
-  self.here = self.here - left
-  self.unmoved = false
+  if not only or only == self.head then
+    local cut = min(self.here, left)
+    left = left - cut
+    self.here = self.here - cut
+  end
+  if left == hits then return false end
+  self.total = self.total - (hits - left)
+  self.older, self.unmoved = table.concat(kept), false
   return true
 end
 

@@ -90,24 +90,29 @@ class SlidingWindow:
         self.total += hits
         self.here += hits
 
-    def give_back(self, hits: int) -> bool:
+    def give_back(self, hits: int, charged_at: int | None = None) -> bool:
         """Take `hits` off, down to nothing. Return whether it has to be stored.
 
-        The oldest slices first: what is given back then never frees more than it took.
+        The oldest slices first: what is given back then never frees more than it took. With `charged_at` (µs), an undo: from
+        the slice of that time alone. The hits are in it, or in a later one where slices were cut anew or the head was ahead
+        of the clock; others that leave earlier then go in their place, or none: that only makes it stricter. (Where both the
+        clock was set back and slices were made finer since, they may be earlier, by less than one of the old slices.)
         """
-        left = min(hits, self.total)
-        if left == 0:
-            return False
-        self.total -= left
-        kept = []
+        only = None if charged_at is None else charged_at // self.width
+        left, kept = hits, []
         for number, count in self.older:
-            cut = min(count, left)
+            cut = min(count, left) if only is None or number == only else 0
             left -= cut
             if count > cut:
                 kept.append((number, count - cut))
-        self.older = kept
-        self.here -= left
-        self.unmoved = False
+        if only is None or only == self.head:
+            cut = min(self.here, left)
+            left -= cut
+            self.here -= cut
+        if left == hits:
+            return False
+        self.total -= hits - left
+        self.older, self.unmoved = kept, False
         return True
 
     def mark(self) -> bool:

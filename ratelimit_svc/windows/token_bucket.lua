@@ -82,14 +82,19 @@ function TokenBucket:add(hits)
   self.total = self.total + hits
 end
 
-function TokenBucket:give_back(hits)
-  local held = hits > 0 and (self.total > 0 or self.part > 0)
-  if self.total < hits then
-    self.total, self.part = 0, 0
-  else
-    self.total = self.total - hits
+function TokenBucket:give_back(hits, charged_at)
+  local drained, part = 0, 0
+  if charged_at then
+    if charged_at > self.at then return false end
+    drained, part = mul_div(self.at - charged_at, self.rate, self.window)
   end
-  return held
+  if hits <= drained or (self.total == 0 and self.part == 0) then return false end
+  local total = self.total + drained - hits
+  part = self.part + part
+  if part >= self.window then total, part = total + 1, part - self.window end
+  if total < 0 then total, part = 0, 0 end
+  self.total, self.part = total, part
+  return true
 end
 
 function TokenBucket:mark()

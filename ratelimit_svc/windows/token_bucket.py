@@ -71,14 +71,24 @@ class TokenBucket:
         """Count `hits` now."""
         self.total += hits
 
-    def give_back(self, hits: int) -> bool:
-        """Take `hits` out, down to nothing. Return whether it has to be stored."""
-        held = hits > 0 and (self.total > 0 or self.part > 0)
-        if self.total < hits:
-            self.total, self.part = 0, 0
-        else:
-            self.total -= hits
-        return held
+    def give_back(self, hits: int, charged_at: int | None = None) -> bool:
+        """Take `hits` out, down to nothing. Return whether it has to be stored.
+
+        With `charged_at` (µs), an undo: less what has drained since. Without that charge there would be less in it by at least
+        so much, and not by all of its hits if it would have run empty meanwhile.
+        """
+        drained = part = 0
+        if charged_at is not None:
+            if charged_at > self.at:
+                return False
+            drained, part = mul_div(self.at - charged_at, self.rate, self.window)
+        if hits <= drained or (self.total == 0 and self.part == 0):
+            return False
+        total, part = self.total + drained - hits, self.part + part
+        if part >= self.window:
+            total, part = total + 1, part - self.window
+        self.total, self.part = (total, part) if total >= 0 else (0, 0)
+        return True
 
     def mark(self) -> bool:
         """Make it a budget. Return whether it has to be stored: once, and again when a W has passed, lest it expire."""
