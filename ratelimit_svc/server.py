@@ -191,10 +191,13 @@ async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncI
     async with RedisStore(
         settings.redis,
         timeout_s=settings.store_timeout_us / MICROSECONDS,
+        latency_s=settings.breaker_latency_us / MICROSECONDS,
         key_prefix=settings.cache_key_prefix,
         on_up=state.on_store_up,
         on_down=state.on_store_down,
+        on_change=state.on_breaker,
     ) as store:
+        state.nodes = store.describe
         yield store
 
 

@@ -1,13 +1,14 @@
 """What the process knows of itself: its store, its rules, its health. It tells the log, health and metrics."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import time
 
 import structlog
 
 from ratelimit_svc import __version__
+from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.denials import Denial
 from ratelimit_svc.errors import RulesError
 from ratelimit_svc.health import Health
@@ -40,6 +41,8 @@ class State:
     rules_error: RulesError | None = None
     warned: set[str] = field(default_factory=set)
     """The warnings of the rules in force: those that a reload finds again are not told again."""
+    nodes: Callable[[], Mapping[str, object]] = dict
+    """Describes the nodes of the store; there are none in memory."""
     pressure: Pressure | None = None
     """What watches the loop; None: not yet."""
     rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,6 +59,13 @@ class State:
         """Note that the store is away: from now on the rules' policies answer."""
         self._store(up=False, reason=reason)
         log.error("store is away: answering by on_store_failure", url=self.settings.redis_url_shown, reason=reason)
+
+    def on_breaker(self, node: str, state: BreakerState, reason: str) -> None:
+        """Note that a node of the store is not called for a while, or is again."""
+        if state is BreakerState.CLOSED:
+            log.info("breaker closed", node=node, reason=reason)
+        else:
+            log.warning("breaker open", node=node, reason=reason)
 
     def _store(self, *, up: bool, reason: str = "") -> None:
         self.store_up, self.store_reason = up, reason
@@ -117,6 +127,7 @@ class State:
                 "url": self.settings.redis_url_shown,
                 "up": self.store_up,
                 "reason": self.store_reason,
+                "nodes": self.nodes(),
             },
             "rules": {
                 "count": len(self.rules.rules) if self.rules else 0,
