@@ -14,8 +14,9 @@ from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import BAD_KEY, Algorithm, Charge, Grant, Kind, Line, Overdraft, Role
 from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.memory import MemoryStore
-from ratelimit_svc.store.redis.commands import Taken
 from ratelimit_svc.store.redis.calls import Call, Unknown
+from ratelimit_svc.store.redis.commands import Taken
+from ratelimit_svc.store.redis.node import Node
 from ratelimit_svc.store.redis.spread import SpreadStore
 from ratelimit_svc.windows.batch import Window
 from ratelimit_svc.windows.fixed_window import FixedWindow
@@ -56,6 +57,9 @@ class Memories:
 
     def away(self) -> list[str]:
         return []
+
+    def nodes(self) -> dict[str, Node]:
+        return {}
 
     async def __aenter__(self) -> "Memories":
         return self

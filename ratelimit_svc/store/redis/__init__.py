@@ -7,6 +7,9 @@
     calls        takes in flight, what became of each, and the receipts of those that were lost
     clock        the store's clock, as far as its replies tell
     node         one server, kept connected, with a breaker before it
+    cluster      the nodes of a Cluster, and which of its slots each of them has (`slots`)
+    per_second   one Redis for short windows, another for the rest
+    spread       the store of either, whose windows are in several places; `spanning` has lines that span them
     commands     a batch as one command, its reply as grants
     script       the Lua twins as one script, which takes a whole batch atomically, on Redis's own clock
 
@@ -20,7 +23,7 @@ from typing import Self
 
 from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.errors import StoreUnavailableError
-from ratelimit_svc.model import Grant, Line
+from ratelimit_svc.model import Charge, Grant, Line
 from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.redis import sentinel
 from ratelimit_svc.store.redis.calls import Call, Refused, Unknown, charged, in_words
@@ -93,6 +96,10 @@ class RedisStore:
         """Return what health detail shows of its nodes, by their addresses."""
         return {address: node.describe() for address, node in self.nodes().items()}
 
+    def away(self) -> list[str]:
+        """Return why it does not answer, in words for people; empty if it does."""
+        return [] if self.up else [f"{self._node.address}: {self._node.why_down}"]
+
     async def __aenter__(self) -> Self:
         await self._node.__aenter__()
         return self
@@ -103,6 +110,16 @@ class RedisStore:
     def take(self, lines: Sequence[Line], due: float | None = None) -> asyncio.Future[list[Grant | Untaken]]:
         """Charge a batch; see `Store.take`. It is written at once, behind the takes that are in flight, and once."""
         return self._node.ask_then([lines], due, partial(_told, len(lines)))
+
+    # ── as one of several places (`spread`) ───────────────────────────────────────────────────────────────────────────
+
+    def place(self, charge: Charge) -> int:  # noqa: ARG002 — all windows are in one
+        """Return the only place there is."""
+        return 0
+
+    def ask(self, calls: Mapping[int, Sequence[Line]], due: float | None) -> asyncio.Future[list[Call]]:
+        """Take some lines."""
+        return self._node.ask([*calls.values()], due)
 
 
 def _told(many: int, calls: list[Call]) -> list[Grant | Untaken]:

@@ -115,6 +115,10 @@ class Cluster:
             found.append(f"{unserved} slots have no node" if slots else self._why_no_map)
         return found
 
+    def nodes(self) -> Mapping[str, Node]:
+        """Return the nodes by their addresses."""
+        return {str(address): node for address, node in self._nodes.items()}
+
     def _slots_of(self) -> dict[Address, int]:
         """Return how many slots each node has."""
         slots: dict[Address, int] = {}

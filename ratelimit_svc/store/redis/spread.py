@@ -21,6 +21,7 @@ from ratelimit_svc.model import Charge, Grant, Line, Role
 from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.redis.calls import Call, Refused, Unknown, charged, in_words
 from ratelimit_svc.store.redis.commands import Taken
+from ratelimit_svc.store.redis.node import Node
 from ratelimit_svc.store.redis.spanning import Part, Told, combine, refunded, split, undo_all
 
 
@@ -31,6 +32,8 @@ class Several(NamedTuple):
 
 
 Answer = Call | Several
+
+Asking = asyncio.Future[list[Call]] | asyncio.Future[list[Answer]]
 
 
 class Places(Protocol):
@@ -45,6 +48,10 @@ class Places(Protocol):
         """Return what does not answer and why, in words for people; empty if all do."""
         ...
 
+    def nodes(self) -> Mapping[str, Node]:
+        """Return the servers by their addresses."""
+        ...
+
     async def __aenter__(self) -> object:
         """Connect. What is away then is no error."""
         ...
@@ -57,7 +64,7 @@ class Places(Protocol):
         """Return where a charge's window is. Charges of one key are in one place."""
         ...
 
-    def ask(self, calls: Mapping[int, Sequence[Line]], due: float | None) -> asyncio.Future[list[Answer]]:
+    def ask(self, calls: Mapping[int, Sequence[Line]], due: float | None) -> Asking:
         """Take some lines in each place; the future has what was answered, in the order of the calls, and does not fail."""
         ...
 
@@ -124,6 +131,14 @@ class SpreadStore:
         """Return what does not answer and why, in words for people; empty if all do."""
         return self._places.away()
 
+    def nodes(self) -> Mapping[str, Node]:
+        """Return the servers by their addresses."""
+        return self._places.nodes()
+
+    def describe(self) -> Mapping[str, object]:
+        """Return what health detail shows of the servers, by their addresses."""
+        return {address: node.describe() for address, node in self.nodes().items()}
+
     async def __aenter__(self) -> Self:
         await self._places.__aenter__()
         return self
@@ -164,7 +179,7 @@ class SpreadStore:
                 calls[place], numbers[place] = [line], [number]
         return _Batch(lines, self._loop.create_future(), calls, numbers, spanning, [_NOT_TOLD] * many, {}, {})
 
-    def _on_answers(self, batch: _Batch, due: float | None, asked: asyncio.Future[list[Answer]]) -> None:
+    def _on_answers(self, batch: _Batch, due: float | None, asked: Asking) -> None:
         """Note what was answered, put lines together, and tell, when no refund is left to be given."""
         for numbers, call in zip(batch.numbers.values(), asked.result(), strict=True):
             _note(batch, numbers, call)
@@ -230,7 +245,7 @@ class SpreadStore:
         self._open.update(_keys(undo))
         self._places.ask(calls, None).add_done_callback(partial(self._on_undone, undo))
 
-    def _on_undone(self, undo: Sequence[Part], asked: asyncio.Future[list[Answer]]) -> None:
+    def _on_undone(self, undo: Sequence[Part], asked: Asking) -> None:
         self._shut(undo)
         answered = [grant for call in asked.result() for grant in _grants(call) if grant is not None]
         self.undos_lost += len(undo) - len(answered)
@@ -268,9 +283,7 @@ class SpreadStore:
         asked.add_done_callback(partial(_on_refunded, batch, list(numbers.values())))
 
 
-def _on_refunded(
-    batch: _Batch, refunds: Sequence[Sequence[tuple[int, Part]]], asked: asyncio.Future[list[Answer]]
-) -> None:
+def _on_refunded(batch: _Batch, refunds: Sequence[Sequence[tuple[int, Part]]], asked: Asking) -> None:
     """Tell how windows stand after refunds. One that got lost is told as if it were still to come."""
     for several, call in zip(refunds, asked.result(), strict=True):
         for (number, part), refund in zip(several, _grants(call), strict=False):
