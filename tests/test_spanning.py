@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pytest
 from hypothesis import given
@@ -61,7 +61,7 @@ class Memories:
     def nodes(self) -> dict[str, Node]:
         return {}
 
-    async def __aenter__(self) -> "Memories":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
