@@ -72,7 +72,7 @@ class Sizing:
                 self.take([kinds(one)[name] for one in batch], now)
         told = self.client.memory_stats()["db.0"]
         tables = told["overhead.hashtable.main"] + told["overhead.hashtable.expires"]
-        some = [self.client.memory_usage(kinds(number)[name].key, samples=0) for number in range(0, WINDOWS, 100)]
+        some = [self.client.memory_usage(kinds(number)[name].key, samples=0) or 0 for number in range(0, WINDOWS, 100)]
         return sum(some) / len(some) + tables / WINDOWS
 
     def cost(self, name: str, size: int) -> tuple[float, float]:
