@@ -9,10 +9,11 @@ Rules:
    empty or with everybody silent for too long, or whose clock was put forward, knows at first only who has spoken since.
 3. A clock that was put back makes nobody look alive for ever: who seems to have spoken in the future is taken to have spoken now.
 
-So in an outage a replica's share is too large only if a replica has come that it has not heard of: one that came within a beat before
-the outage, or in it. Each of these lets pass at most its own share, ceil(limit / those it counts), beyond the bound. A replica that
-was killed is counted for SILENT_BEATS + BELIEVED_AFTER beats more, and one that stopped for BELIEVED_AFTER: meanwhile the share
-is too small.
+So in an outage a replica's share is too large only by those that it does not count: who came in the last beat before the outage, or
+in it, or was cut off from Redis alone, before everybody was, for SILENT_BEATS + BELIEVED_AFTER beats. Each of them lets pass its
+own share beyond the bound, at most: ceil(limit / those that it counts). REPLICAS is the least that all count, whatever they hear. A
+replica that was killed is counted for SILENT_BEATS + BELIEVED_AFTER beats yet, and one that stopped for BELIEVED_AFTER: the share is
+too small meanwhile.
 """
 
 import asyncio
