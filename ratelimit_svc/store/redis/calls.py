@@ -11,6 +11,7 @@ strict answer, for what policy let pass meanwhile is then owed.
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import monotonic
 from typing import Any, NamedTuple
 
 from hiredis import ReplyError
@@ -123,7 +124,7 @@ class Calls:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._takes, self._then, self._connection, self._tally = takes, then, connection, tally
-        self._written_s = loop.time()
+        self._written_s = monotonic()
         self._gave_up_s = 0.0
         """When nobody waited any more."""
         self.left = len(takes)
@@ -145,9 +146,8 @@ class Calls:
         if isinstance(call, Refused) and LEAVE.search(call.said):
             self._connection.end(in_words(call.said))
 
-    def on_time_up(self) -> None:
+    def on_time_up(self, why: str) -> None:
         """Answer what is known. If nothing has been heard since this was written, the node hangs."""
-        why = "no answer in time"
         breaker = self._tally.breaker
         if self._connection.heard_s <= self._written_s and breaker.closed:
             breaker.trip(why)
@@ -186,7 +186,7 @@ class Calls:
     def _give_up(self, why: str) -> None:
         """Let nobody wait any more."""
         loop = self.answer.get_loop()
-        self._gave_up_s = loop.time()
+        self._gave_up_s = monotonic()
         told = list[Call]()
         for at, call in enumerate(self._told):
             if call is None:

@@ -10,13 +10,15 @@ Rules:
 3. What ends the connection: silence (something is asked, and not one byte has come for SILENCE_S), its end, an answer to nothing,
    and one that cannot be understood: what it still carries could not be told from the answers to later ones.
 4. An error that Redis says is an answer; what it means is for whoever has asked to judge.
-5. What is written and not yet answered is bounded by MOST_ASKS, and so is what is not yet sent: some 50 kB each at the most
+5. The clock is `monotonic`, which is the loop's, but exact: uvloop's own stands still in each of its turns, and has whole ms.
+6. What is written and not yet answered is bounded by MOST_ASKS, and so is what is not yet sent: some 50 kB each at the most
    (MAX_CHARGES of the longest keys).
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import NamedTuple, Protocol
 
 import hiredis
@@ -53,7 +55,7 @@ class Asker(Protocol):
         """Take the answer to one of them, an error as well. What it raises ends the connection, as not to be understood."""
         ...
 
-    def on_time_up(self) -> None:
+    def on_time_up(self, why: str) -> None:
         """Wait no longer."""
         ...
 
@@ -79,9 +81,9 @@ class Replies:
         if not self.left and not self.answer.done():
             self.answer.set_result(self._replies)
 
-    def on_time_up(self) -> None:
+    def on_time_up(self, why: str) -> None:
         """Say so."""
-        self.on_lost("no answer in time")
+        self.on_lost(why)
 
     def on_lost(self, why: str) -> None:
         """Say why."""
@@ -120,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._replies = hiredis.Reader(notEnoughData=_NOTHING, errors="replace")
         self._sent: deque[Sent] = deque()
         self._patient: deque[tuple[float, Asker]] = deque()
-        """Those who still wait, and when their time is up, by the loop's clock in s. Some may be answered already."""
+        """Those who still wait, and when their time is up, on the clock in s. Some may be answered already."""
         self.asks = 0
         """How many have not been answered in full."""
         self.heard_s = 0.0
@@ -149,7 +151,7 @@ class Connection(asyncio.Protocol):
             asker: is told of their answers.
             before: another that goes before each of them, for what it does and not for its answer; empty: none.
         """
-        now = self._loop.time()
+        now = monotonic()
         self.asks += 1
         due = now + self._timeout_s
         self._patient.append((due, asker))
@@ -216,7 +218,7 @@ class Connection(asyncio.Protocol):
     def _ring(self) -> None:
         """Tell those whose time is up; end the connection if it is silent; else look again when there is something to see."""
         self._timer = None
-        now = self._loop.time()
+        now = monotonic()
         if now - self._rings_s > STALL_S and not self._has_looked:
             self._has_looked = True
             self._wake_at(now + LOOK_S)
@@ -227,7 +229,7 @@ class Connection(asyncio.Protocol):
             return
         silent_at = max(self.heard_s, self._sent[0].written_s) + self._silence_s
         if silent_at <= now + EARLY_S:
-            self.end(f"no answer within {self._silence_s * 1000:g} ms")
+            self.end(_no_answer(self._silence_s))
         elif self._timer is None:
             self._wake_at(min(silent_at, self._patient[0][0]) if self._patient else silent_at)
 
@@ -236,13 +238,13 @@ class Connection(asyncio.Protocol):
         while self._patient and (self._patient[0][0] <= now or not self._patient[0][1].left):
             _, asker = self._patient.popleft()
             if asker.left:
-                asker.on_time_up()
+                asker.on_time_up(_no_answer(self._timeout_s))
 
     # ── what the transport calls ──────────────────────────────────────────────────────────────────────────────────────
 
     def data_received(self, data: bytes) -> None:
         """Hand out what is answered."""
-        self.heard_s = self._loop.time()
+        self.heard_s = monotonic()
         try:
             self._replies.feed(data)
             while self.open and (reply := self._replies.gets()) is not _NOTHING:
@@ -270,7 +272,7 @@ class Connection(asyncio.Protocol):
             again = commands.bring_script(command)
             if again is not None:
                 self._sent.popleft()
-                self._write(self._queue(asker, at, again, before, self._loop.time()))
+                self._write(self._queue(asker, at, again, before, monotonic()))
                 return
         asker.on_reply(
             at, reply
@@ -282,3 +284,7 @@ class Connection(asyncio.Protocol):
             self.asks -= 1
             if self._patient and self._patient[0][1] is asker:
                 self._patient.popleft()
+
+
+def _no_answer(within_s: float) -> str:
+    return f"no answer within {within_s * 1000:g} ms"

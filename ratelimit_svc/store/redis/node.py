@@ -19,6 +19,7 @@ from contextlib import suppress
 from functools import partial
 from random import Random
 from secrets import token_hex
+from time import monotonic
 from typing import Any, Self, TypeVar
 
 from hiredis import ReplyError
@@ -205,7 +206,7 @@ class Node:
         if self._clock is not None:
             now = self._clock()
         elif due is not None:
-            not_after = self._tally.clock.latest(due, self._loop.time())
+            not_after = self._tally.clock.latest(due, monotonic())
         asker = Calls(takes, then, connection, self._tally)
         written = [
             commands.take(lines, receipt=receipt, number=number, now=now, not_after=not_after)
@@ -319,7 +320,7 @@ class Node:
         """Take nothing, and read the receipts of what the last connection has lost."""
         lost, self._tally.lost = self._tally.lost, []
         receipts = list(dict.fromkeys(call.receipt for call, _ in lost if call.number))
-        sent_s = self._loop.time()
+        sent_s = monotonic()
         try:
             taken, *read = await connection.call(
                 commands.take([], receipt=self._probe_key), *(commands.of(b"GET", receipt) for receipt in receipts)
@@ -345,7 +346,7 @@ class Node:
             if self._connection is None:
                 await self._connect()
             assert self._connection is not None
-            connection, started_s = self._connection, self._loop.time()
+            connection, started_s = self._connection, monotonic()
             async with asyncio.timeout(self.breaker.latency_s):
                 (reply,) = await connection.call(commands.of(b"SET", self._probe_key, b"1", b"PX", b"1000"))
             _check(reply)
@@ -356,7 +357,7 @@ class Node:
             if self._connection is not None and LEAVE.search(str(error)):
                 self._connection.end(str(error))
         else:
-            self.breaker.note_probe(self._loop.time() - started_s)
+            self.breaker.note_probe(monotonic() - started_s)
         self._tell()
 
     async def _look(self) -> None:
