@@ -1,6 +1,7 @@
 """Three real replicas that were not told how many they are: each one's share of a limit in an outage, and who is counted."""
 
 import json
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -30,7 +31,7 @@ async def counts(count: int, *replicas: Replica) -> None:
     await until(so_many, f"each counts {count}", within=60)
 
 
-async def detail(replica: Replica) -> dict:
+async def detail(replica: Replica) -> dict[str, Any]:
     return json.loads((await get(f"{replica.http}/healthcheck?verbose"))[1])
 
 
