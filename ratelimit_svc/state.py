@@ -137,6 +137,7 @@ class State:
         gauges.plan_memory_entries = lambda: len(limiter.plans)
         gauges.memory_windows = lambda: len(local)
         gauges.memory_windows_forgotten = lambda: local.forgotten
+        gauges.denials_remembered = lambda: len(limiter.refusals)
         gauges.wire = engine.wire
         gauges.store_up = lambda: self.store_up
         gauges.ready = lambda: self.health.ready
