@@ -167,6 +167,7 @@ class State:
         gauges.plan_memory_entries = lambda: len(limiter.plans)
         gauges.memory_windows = lambda: len(local)
         gauges.memory_windows_forgotten = lambda: local.forgotten
+        gauges.denials_remembered = lambda: len(limiter.refusals)
         gauges.wire = engine.wire
         gauges.loop = lambda: Loop(pressure.worst_s, pressure.late_total_s, pressure.shedding)
         gauges.owed_windows = lambda: len(limiter.owed)

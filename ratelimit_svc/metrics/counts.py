@@ -58,7 +58,7 @@ class PolicyDecisions:
     deny: int = 0
     error: int = 0
     shed: int = 0
-    """By any of them, at once, because too many requests were waiting."""
+    """By any of them, at once, because too many requests were waiting, or for too long, or the process could not keep up."""
 
     def count(self, policy: OnStoreFailure) -> None:
         """Count one decision. By name: an outage is no hot path."""
@@ -142,6 +142,7 @@ class Gauges:
     plan_memory_entries: Callable[[], float] = _zero
     memory_windows: Callable[[], float] = _zero
     memory_windows_forgotten: Callable[[], float] = _zero
+    denials_remembered: Callable[[], float] = _zero
     wire: Callable[[], Wire | None] = lambda: None
     store_up: Callable[[], float] = _zero
     nodes: Callable[[], Mapping[str, StoreNode]] = dict

@@ -78,6 +78,11 @@ COUNTERS = (
         _one(lambda m: m.over_limit),
     ),
     Row(
+        "ratelimit_svc_denied_from_memory_total",
+        "Requests denied without asking the store: it had just denied as much (DENIAL_MEMORY_KEYS).",
+        _one(lambda m: m.denied_from_memory),
+    ),
+    Row(
         "ratelimit_svc_rule_decisions_total",
         "Requests that a rule decided on: allowed, denied, would_deny (shadow mode, quotas), overdrawn, refunded.",
         _each_rule(lambda counts: counts.requests),
@@ -91,7 +96,7 @@ COUNTERS = (
     ),
     Row(
         "ratelimit_svc_policy_decisions_total",
-        "Requests decided without the store, by on_store_failure; shed: at once, since too many were waiting.",
+        "Requests decided without the store, by on_store_failure; shed: at once, since too many waited, or too long, or the loop lags.",
         lambda m: _each(m.policy_decisions),
         ("policy",),
     ),
@@ -168,6 +173,11 @@ GAUGES = (
         "ratelimit_svc_memory_windows_forgotten",
         "Windows forgotten before their end because there were too many (MEMORY_STORE_KEYS).",
         _one(lambda m: m.gauges.memory_windows_forgotten()),
+    ),
+    Row(
+        "ratelimit_svc_denials_remembered",
+        "Windows that are remembered to be full (DENIAL_MEMORY_KEYS).",
+        _one(lambda m: m.gauges.denials_remembered()),
     ),
     Row("ratelimit_svc_grpc_connections", "Open (ENGINE=http2).", _wire(lambda wire: [((), wire.connections)])),
     Row("ratelimit_svc_grpc_calls", "Under way (ENGINE=http2).", _wire(lambda wire: [((), wire.calls)])),
