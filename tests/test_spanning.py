@@ -67,6 +67,9 @@ class Memories:
     async def __aexit__(self, *_: object) -> None:
         """Nothing is open."""
 
+    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:
+        raise NotImplementedError
+
     def place(self, charge: Charge) -> int:
         return charge.key[0]
 

@@ -10,6 +10,7 @@
     cluster      the nodes of a Cluster, and which of its slots each of them has (`slots`)
     per_second   one Redis for short windows, another for the rest
     spread       the store of either, whose windows are in several places; `spanning` has lines that span them
+    replicas     each process says that it lives, and counts those that do
     commands     a batch as one command, its reply as grants
     script       the Lua twins as one script, which takes a whole batch atomically, on Redis's own clock
 
@@ -110,6 +111,10 @@ class RedisStore:
     def take(self, lines: Sequence[Line], due: float | None = None) -> asyncio.Future[list[Grant | Untaken]]:
         """Charge a batch; see `Store.take`. It is written at once, behind the takes that are in flight, and once."""
         return self._node.ask_then([lines], due, partial(_told, len(lines)))
+
+    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:  # noqa: ARG002 — it has one node for all keys
+        """Write any other command to where a key is; see `Node.command`."""
+        return self._node.command(*words)
 
     # ── as one of several places (`spread`) ───────────────────────────────────────────────────────────────────────────
 

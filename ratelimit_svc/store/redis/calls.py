@@ -54,6 +54,9 @@ Call = Taken | Refused | Unknown
 """What became of a call; `Taken` may be too late (its grants are None), and charged nothing then."""
 
 
+_NOT_YET = Unknown(StoreUnavailableError("no answer yet"))
+
+
 class Take(NamedTuple):
     """A call as it is written."""
 
@@ -106,6 +109,7 @@ class Calls:
         "_connection",
         "_gave_up_s",
         "_outcomes",
+        "_refused",
         "_takes",
         "_tally",
         "_then",
@@ -128,23 +132,27 @@ class Calls:
         self._gave_up_s = 0.0
         """When nobody waited any more."""
         self.left = len(takes)
-        self._told: list[Call | None] = [None] * self.left
-        self._outcomes: dict[int, Outcome] = {}
-        """Of those that were not answered when nobody waited any more."""
+        self._told: list[Call] = [_NOT_YET] * self.left
+        self._refused = ""
+        """What Redis said, if it refused one for a reason of its own."""
+        self._outcomes: dict[int, Outcome] | None = None
+        """Of those that were not answered when nobody waited any more; None: somebody waits."""
         self.answer: asyncio.Future[Any] = loop.create_future()
         """Resolved when all are answered, their time is up, or the connection has ended."""
 
     def on_reply(self, at: int, reply: object) -> None:
         """Note what became of a call; answer if it was the last."""
-        call = Refused(str(reply)) if isinstance(reply, ReplyError) else commands.taken(reply, self._takes[at].lines)
+        call = self._refuse(reply) if isinstance(reply, ReplyError) else commands.taken(reply, self._takes[at].lines)
         self._told[at] = call
         self.left -= 1
-        if self._gave_up_s:
-            self._settle(at, call)
+        if self._outcomes is not None:
+            outcome = self._outcomes[at]
+            if not outcome.done():
+                outcome.set_result(call if isinstance(call, Taken) and call.grants is not None else None)
         if not self.left:
             self._finish(call)
-        if isinstance(call, Refused) and LEAVE.search(call.said):
-            self._connection.end(in_words(call.said))
+            if self._refused and LEAVE.search(self._refused):
+                self._connection.end(in_words(self._refused))
 
     def on_time_up(self, why: str) -> None:
         """Answer what is known. If nothing has been heard since this was written, the node hangs."""
@@ -159,49 +167,45 @@ class Calls:
         """Answer what is known; what is not, receipts have to tell."""
         if not self.left:
             return
-        if not self._gave_up_s:
-            self._give_up(why)
-        self._tally.lost += [
-            Lost(self._takes[at], outcome) for at, outcome in self._outcomes.items() if not outcome.done()
-        ]
+        outcomes = self._give_up(why) if self._outcomes is None else self._outcomes
+        self._tally.lost += [Lost(self._takes[at], outcome) for at, outcome in outcomes.items() if not outcome.done()]
 
     def _finish(self, last: Call) -> None:
         """Answer; note how long it took, and what the last call tells of the store's clock."""
         tally, heard_s = self._tally, self._connection.heard_s
         if tally.knows_time and isinstance(last, Taken):
             tally.clock.note(last.now, self._written_s, heard_s)
-        if self._gave_up_s:
+        if self._outcomes is not None:
             tally.late += 1
             tally.late_s += heard_s - self._gave_up_s
             return
-        told = [call for call in self._told if call is not None]
-        refusals = [call.said for call in told if isinstance(call, Refused) and not call.said.startswith(ELSEWHERE)]
-        if refusals:
-            tally.breaker.note_failure(in_words(refusals[0]))
+        if self._refused:
+            tally.breaker.note_failure(in_words(self._refused))
         else:
             tally.breaker.note(heard_s - self._written_s)
         if not self.answer.done():
-            self.answer.set_result(self._then(told))
+            self.answer.set_result(self._then(self._told))
 
-    def _give_up(self, why: str) -> None:
-        """Let nobody wait any more."""
+    def _refuse(self, error: ReplyError) -> Refused:
+        said = str(error)
+        if not said.startswith(ELSEWHERE):
+            self._refused = said
+        return Refused(said)
+
+    def _give_up(self, why: str) -> dict[int, Outcome]:
+        """Let nobody wait any more; return the outcomes that are not known yet."""
         loop = self.answer.get_loop()
         self._gave_up_s = monotonic()
-        told = list[Call]()
-        for at, call in enumerate(self._told):
-            if call is None:
-                self._outcomes[at] = loop.create_future()
-                told.append(Unknown(StoreUnavailableError(why), self._outcomes[at]))
-            else:
-                told.append(call)
+        outcomes: dict[int, Outcome] = {
+            at: loop.create_future() for at, call in enumerate(self._told) if call is _NOT_YET
+        }
+        self._outcomes = outcomes
+        told = self._told.copy()
+        for at, outcome in outcomes.items():
+            told[at] = Unknown(StoreUnavailableError(why), outcome)
         if not self.answer.done():
             self.answer.set_result(self._then(told))
-
-    def _settle(self, at: int, call: Call) -> None:
-        """Tell what became of a call that nobody waits for any more."""
-        outcome = self._outcomes[at]
-        if not outcome.done():
-            outcome.set_result(call if isinstance(call, Taken) and call.grants is not None else None)
+        return outcomes
 
 
 def charged(outcome: Outcome, at: int) -> asyncio.Future[int]:

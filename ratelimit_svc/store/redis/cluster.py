@@ -147,6 +147,15 @@ class Cluster:
 
     # ── the way of a call ─────────────────────────────────────────────────────────────────────────────────────────────
 
+    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:
+        """Write any other command to the node that has a key's slot; see `Node.command`. It is not followed if that is not so."""
+        if (node := self._owners[slot_of(key)]) is not None:
+            return node.command(*words)
+        reply: asyncio.Future[object] = self._loop.create_future()
+        reply.set_exception(_away(None).error)
+        reply.exception()  # it counts as seen, so that the loop does not complain if it was forgotten
+        return reply
+
     def place(self, charge: Charge) -> int:
         """Return the slot of a charge's window."""
         return slot_of(charge.key)

@@ -268,12 +268,10 @@ class Connection(asyncio.Protocol):
         if asker is None:
             self._sent.popleft()
             return
-        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-            again = commands.bring_script(command)
-            if again is not None:
-                self._sent.popleft()
-                self._write(self._queue(asker, at, again, before, monotonic()))
-                return
+        if isinstance(reply, hiredis.ReplyError) and (again := _again(command, str(reply))):
+            self._sent.popleft()
+            self._write(self._queue(asker, at, again, before, monotonic()))
+            return
         asker.on_reply(
             at, reply
         )  # if it cannot be understood, who has asked is still in the line when the connection ends
@@ -284,6 +282,11 @@ class Connection(asyncio.Protocol):
             self.asks -= 1
             if self._patient and self._patient[0][1] is asker:
                 self._patient.popleft()
+
+
+def _again(command: bytes, said: str) -> bytes | None:
+    """Return what has to be written in place of a command that was refused; None: nothing, its answer is its answer."""
+    return commands.bring_script(command) if said.startswith("NOSCRIPT") else None
 
 
 def _no_answer(within_s: float) -> str:

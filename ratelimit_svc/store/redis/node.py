@@ -201,26 +201,23 @@ class Node:
         connection = self._connection
         if connection is None or not self.breaker.closed or connection.full:
             return self._not_asked(len(calls), then)
-        takes = [self._take(lines, asking=asking) for lines in calls]
         now = not_after = 0
         if self._clock is not None:
             now = self._clock()
         elif due is not None:
             not_after = self._tally.clock.latest(due, monotonic())
+        takes, written = [], []
+        for lines in calls:
+            if asking:  # its receipt might be on the other side; and a key is needed that is where the windows are
+                receipt, number = lines[0].charges[0].key, 0
+            else:
+                self._number = number = self._number + 1
+                receipt = self._receipt if self._tag_of is None else b"%b{%b}" % (self._receipt, self._tag_of(lines))
+            takes.append(Take(lines, receipt, number))
+            written.append(commands.take(lines, receipt=receipt, number=number, now=now, not_after=not_after))
         asker = Calls(takes, then, connection, self._tally)
-        written = [
-            commands.take(lines, receipt=receipt, number=number, now=now, not_after=not_after)
-            for lines, receipt, number in takes
-        ]
         connection.ask(written, asker, before=ASKING if asking else b"")
         return asker.answer
-
-    def _take(self, lines: Sequence[Line], *, asking: bool) -> Take:
-        if asking:  # a receipt might be on the other side yet, and a key is needed that is where the windows are
-            return Take(lines, lines[0].charges[0].key, 0)
-        self._number += 1
-        receipt = self._receipt if self._tag_of is None else b"%b{%b}" % (self._receipt, self._tag_of(lines))
-        return Take(lines, receipt, self._number)
 
     def command(self, *words: bytes) -> asyncio.Future[object]:
         """Write any other command, and return what will be its reply.

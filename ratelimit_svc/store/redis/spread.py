@@ -60,6 +60,10 @@ class Places(Protocol):
         """Close all connections."""
         ...
 
+    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:
+        """Write any other command to where a key is; see `Node.command`."""
+        ...
+
     def place(self, charge: Charge) -> int:
         """Return where a charge's window is. Charges of one key are in one place."""
         ...
@@ -134,6 +138,10 @@ class SpreadStore:
     def nodes(self) -> Mapping[str, Node]:
         """Return the servers by their addresses."""
         return self._places.nodes()
+
+    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:
+        """Write any other command to where a key is; see `Node.command`."""
+        return self._places.command(key, *words)
 
     def describe(self) -> Mapping[str, object]:
         """Return what health detail shows of the servers, by their addresses."""
