@@ -5,6 +5,7 @@
     handshake    redis-py opens a connection, and hands it over
     connection   commands one behind the other on one connection, each answered in its turn
     calls        takes in flight, what became of each, and the receipts of those that were lost
+    warm         what a fresh connection is asked before calls go to it
     clock        the store's clock, as far as its replies tell
     node         one server, kept connected, with a breaker before it
     commands     a batch as one command, its reply as grants
