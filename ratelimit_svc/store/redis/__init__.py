@@ -8,6 +8,7 @@
     warm         what a fresh connection is asked before calls go to it
     clock        the store's clock, as far as its replies tell
     node         one server, kept connected, with a breaker before it
+    replicas     each process says that it lives, and counts those that do
     commands     a batch as one command, its reply as grants
     script       the Lua twins as one script, which takes a whole batch atomically, on Redis's own clock
 
@@ -104,6 +105,10 @@ class RedisStore:
     def take(self, lines: Sequence[Line], due: float | None = None) -> asyncio.Future[list[Grant | Untaken]]:
         """Charge a batch; see `Store.take`. It is written at once, behind the takes that are in flight, and once."""
         return self._node.ask_then([lines], due, partial(_told, len(lines)))
+
+    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:  # noqa: ARG002 — it has one node for all keys
+        """Write any other command to where a key is; see `Node.command`."""
+        return self._node.command(*words)
 
 
 def _told(many: int, calls: list[Call]) -> list[Grant | Untaken]:
