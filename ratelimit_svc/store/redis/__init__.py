@@ -106,9 +106,9 @@ class RedisStore:
         """Charge a batch; see `Store.take`. It is written at once, behind the takes that are in flight, and once."""
         return self._node.ask_then([lines], due, partial(_told, len(lines)))
 
-    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:  # noqa: ARG002 — it has one node for all keys
+    async def command(self, key: bytes, *words: bytes) -> object:  # noqa: ARG002 — it has one node for all keys
         """Write any other command to where a key is; see `Node.command`."""
-        return self._node.command(*words)
+        return await self._node.command(*words)
 
 
 def _told(many: int, calls: list[Call]) -> list[Grant | Untaken]:
