@@ -28,6 +28,7 @@ BOTH_LOOPS = {
     "test_pressure",
     "test_store",
     "test_connection",
+    "test_node",
     "test_limiter",
     "test_coalescing",
     "test_in_time",

@@ -5,6 +5,7 @@
     handshake    redis-py opens a connection, and hands it over
     connection   commands one behind the other on one connection, each answered in its turn
     calls        takes in flight, what became of each, and the receipts of those that were lost
+    warm         what a fresh connection is asked before calls go to it
     clock        the store's clock, as far as its replies tell
     node         one server, kept connected, with a breaker before it
     cluster      the nodes of a Cluster, and which of its slots each of them has (`slots`)
@@ -112,9 +113,9 @@ class RedisStore:
         """Charge a batch; see `Store.take`. It is written at once, behind the takes that are in flight, and once."""
         return self._node.ask_then([lines], due, partial(_told, len(lines)))
 
-    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:  # noqa: ARG002 — it has one node for all keys
+    async def command(self, key: bytes, *words: bytes) -> object:  # noqa: ARG002 — it has one node for all keys
         """Write any other command to where a key is; see `Node.command`."""
-        return self._node.command(*words)
+        return await self._node.command(*words)
 
     # ── as one of several places (`spread`) ───────────────────────────────────────────────────────────────────────────
 
