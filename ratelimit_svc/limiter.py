@@ -111,11 +111,12 @@ class Limiter:
         self._patience_s = lru_cache(TIMEOUTS_KEPT)(self._patience_of)
         self.waiting = WaitingLines(options.queue_age_s)
         self.owed = Owed(clock, most_keys=options.owed_keys)
+        self._policy = Policy(local, replicas=options.replicas)
         self.refusals = Refusals(clock, most_keys=options.denial_memory_keys)
         self._uncounted: list[Remembered] = []
         """What was told from memory in this turn of the loop."""
         self._unanswered = Unanswered(
-            Policy(local, replicas=options.replicas),
+            self._policy,
             self.owed,
             clock=clock,
             metrics=metrics,
@@ -141,6 +142,15 @@ class Limiter:
     def rules(self) -> RuleSet | None:
         """The rules in force."""
         return self._planner.rules
+
+    @property
+    def replicas(self) -> int:
+        """How many share a limit while the store is away."""
+        return self._policy.replicas
+
+    def share_among(self, replicas: int) -> None:
+        """Note how many replicas there are: so many share a limit from now on, but no fewer than the operator has told."""
+        self._policy.share_among(max(self._options.replicas, replicas))
 
     def use(self, rules: RuleSet) -> None:
         """Put these rules in force. Windows keep their counts: keys do not name limits."""

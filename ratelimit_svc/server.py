@@ -32,6 +32,7 @@ from ratelimit_svc.settings import Settings
 from ratelimit_svc.state import NO_RULES, State
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
+from ratelimit_svc.store.redis.replicas import Replicas
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.engine import Engine, EngineOptions
 from ratelimit_svc.wire.health import Health as WireHealth
@@ -85,6 +86,7 @@ async def serve(settings: Settings) -> None:
         watched = WireHealth()
         engine = engine_named(settings.engine)(limiter, methods(watched), _engine_options(settings, state))
         state.measure(limiter, local, engine, lag)
+        replicas = _replicas(settings, state, limiter, store)
         if settings.shadow_mode:
             log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
 
@@ -98,6 +100,8 @@ async def serve(settings: Settings) -> None:
             return
         garbage.spare_the_loop()
         sys.setswitchinterval(SWITCH_S)
+        if replicas is not None:
+            await life.enter_async_context(_announced(replicas, stop))
         grpc_port = await engine.start(settings.grpc_host, settings.grpc_port)
         life.push_async_callback(engine.stop, 0)
         app = http.make_app(
@@ -195,11 +199,43 @@ async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncI
     async with RedisStore(
         settings.redis,
         timeout_s=settings.store_timeout_us / MICROSECONDS,
+        latency_s=settings.breaker_latency_us / MICROSECONDS,
         key_prefix=settings.cache_key_prefix,
         on_up=state.on_store_up,
         on_down=state.on_store_down,
+        on_change=state.on_breaker,
     ) as store:
+        state.nodes = store.nodes
         yield store
+
+
+def _replicas(settings: Settings, state: State, limiter: Limiter, store: MemoryStore | RedisStore) -> Replicas | None:
+    """Return what counts the replicas; None where nothing is shared."""
+    if isinstance(store, MemoryStore):
+        return None
+
+    def on_count(count: int) -> None:
+        limiter.share_among(count)
+        state.on_replicas(count, limiter.replicas)
+
+    state.replicas = Replicas(
+        store.command,
+        key_prefix=settings.cache_key_prefix,
+        on_count=on_count,
+        on_failure=state.on_replicas_uncounted,
+    )
+    return state.replicas
+
+
+@asynccontextmanager
+async def _announced(replicas: Replicas, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Count the replicas, and be one of them, for as long as the context lasts."""
+    await replicas.beat()
+    try:
+        async with _running("replicas", replicas.keep(), stop):
+            yield
+    finally:
+        await replicas.leave()
 
 
 def _allow_many_files() -> None:

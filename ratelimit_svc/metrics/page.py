@@ -23,6 +23,7 @@ from ratelimit_svc.metrics.counts import (
     PolicyDecisions,
     RuleCounts,
     StoreFailures,
+    StoreNode,
     Wire,
 )
 from ratelimit_svc.model import MICROSECONDS
@@ -53,6 +54,11 @@ def _each(counts: StoreFailures | PolicyDecisions | Loads | Decisions, *before: 
 def _wire(read: Callable[[Wire], Samples]) -> Callable[[Metrics], Samples]:
     """Read what the engine says; nothing where it does not know."""
     return lambda metrics: () if (wire := metrics.gauges.wire()) is None else read(wire)
+
+
+def _each_node(read: Callable[[StoreNode], float]) -> Callable[[Metrics], Samples]:
+    """Read what the store says of its servers, under their addresses; nothing where it has none."""
+    return lambda metrics: [((address,), read(node)) for address, node in metrics.gauges.nodes().items()]
 
 
 def _each_rule(read: Callable[[RuleCounts], Decisions]) -> Callable[[Metrics], Samples]:
@@ -113,6 +119,40 @@ COUNTERS = (
         _wire(lambda wire: [((code,), ended) for code, ended in wire.faults.items()]),
         ("code",),
     ),
+    Row(
+        "ratelimit_svc_breaker_opened_total",
+        "How often a server of the store was no longer called since it failed, or was slow.",
+        _each_node(lambda node: node.opened),
+        ("node",),
+    ),
+    Row(
+        "ratelimit_svc_store_late_answers_total",
+        "Answers of a server of the store that came when nobody waited for them any more.",
+        _each_node(lambda node: node.late),
+        ("node",),
+    ),
+    Row(
+        "ratelimit_svc_store_late_seconds_total",
+        "How much later than that they came, all together.",
+        _each_node(lambda node: node.late_s),
+        ("node",),
+    ),
+    Row(
+        "ratelimit_svc_owed_hits_total",
+        "Hits let pass without the store that it was told of since (charged), or that were too many to be kept for it (dropped).",
+        lambda m: [((outcome,), hits) for outcome, hits in m.gauges.owed_hits()._asdict().items()],
+        ("outcome",),
+    ),
+    Row(
+        "ratelimit_svc_replica_beats_failed_total",
+        "Times that Redis did not hear that this replica is there: what was counted last stays.",
+        _one(lambda m: m.gauges.beats_failed()),
+    ),
+    Row(
+        "ratelimit_svc_loop_late_seconds_total",
+        "How late the event loop was, all together.",
+        _one(lambda m: m.gauges.loop().late_s),
+    ),
     Row("ratelimit_svc_rules_loads_total", "Attempts to load rules.", lambda m: _each(m.rules_loads), ("result",)),
 )
 GAUGES = (
@@ -141,6 +181,32 @@ GAUGES = (
     ),
     Row("ratelimit_svc_grpc_connections", "Open (ENGINE=http2).", _wire(lambda wire: [((), wire.connections)])),
     Row("ratelimit_svc_grpc_calls", "Under way (ENGINE=http2).", _wire(lambda wire: [((), wire.calls)])),
+    Row(
+        "ratelimit_svc_breaker_state",
+        "0 while a server of the store is called; 2: it is not, and the policies answer; 1: neither, but a probe is under way.",
+        _each_node(lambda node: node.breaker),
+        ("node",),
+    ),
+    Row(
+        "ratelimit_svc_owed_windows",
+        "Windows in which hits were let pass that the store has yet to be told of.",
+        _one(lambda m: m.gauges.owed_windows()),
+    ),
+    Row(
+        "ratelimit_svc_replicas",
+        "Replicas that share each limit while the store is away: those counted, or REPLICAS if that is more.",
+        _one(lambda m: m.gauges.replicas()),
+    ),
+    Row(
+        "ratelimit_svc_loop_lag_seconds",
+        "How late the event loop was at worst in the last one to two seconds.",
+        _one(lambda m: m.gauges.loop().lag_s),
+    ),
+    Row(
+        "ratelimit_svc_shedding",
+        "1 while the event loop is so late that requests are answered without the store.",
+        _one(lambda m: m.gauges.loop().shedding),
+    ),
     Row("ratelimit_svc_store_up", "1 if the store answers.", _one(lambda m: m.gauges.store_up())),
     Row("ratelimit_svc_ready", "1 if this replica is ready.", _one(lambda m: m.gauges.ready())),
 )
