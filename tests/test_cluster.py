@@ -100,7 +100,7 @@ async def test_a_slot_that_has_moved_is_followed_and_learned(servers):
             (grant,) = await store.take([line(key, 2)])
             assert isinstance(grant, Grant)
             assert grant.outcomes[0].remaining == MANY - 5
-            owner = cluster_of(store)._owners[slot]
+            owner = cluster_of(store)._nodes.owners[slot]
             assert owner is not None
             assert owner.address.port == target.port
         finally:

@@ -67,7 +67,7 @@ class Memories:
     async def __aexit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:
+    async def command(self, key: bytes, *words: bytes) -> object:
         raise NotImplementedError
 
     def place(self, charge: Charge) -> int:

@@ -1,4 +1,4 @@
-"""A Cluster: which of its nodes has which slot, and what is done when that changes.
+"""A Cluster as one store's places: its slots. Which node has which of them `nodes` knows.
 
 Calls go to the nodes that the map names, each node's in one write. Most are answered there; a call that is refused because its
 slot is elsewhere, or on its way, is followed.
@@ -9,36 +9,26 @@ Rules:
        ASK          this once, it goes where it says
        TRYAGAIN     the slot is on its way, with some of the call's keys on either side: again after TRY_AGAIN_S
        any other    the call's lines are untaken
-2. While a slot is on its way only calls whose keys are all on one side are served. So a call is cut then: each of its lines goes
-   alone, without a receipt.
-3. The map is renewed from any node that answers: at the start, when something does not fit (MOVED, CLUSTERDOWN, a node that is
-   away), and every RENEW_EVERY_S; one renewal at a time, and no more than one in RENEW_AT_MOST_EVERY_S.
-4. A node that is away takes only its own slots with it. The Cluster is up while any of them answers.
-5. A node that leaves the map is closed one renewal later: what is in flight may come to its end.
+2. While a slot is on its way, a call is served only if all its keys are on one side. So it is cut then: each of its lines goes
+   alone, without a receipt; and ASK counts only if a call without a receipt was told so: Redis 6.2 says it also if only the
+   receipt is missing, and would count on both sides then.
+3. A node that is away takes only its own slots with it.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from random import sample, uniform
-from typing import Any, Self
+from typing import Self
 
 from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Charge, Line
-from ratelimit_svc.store.redis import handshake
 from ratelimit_svc.store.redis.calls import Call, Refused, Unknown
 from ratelimit_svc.store.redis.node import Node
-from ratelimit_svc.store.redis.slots import SLOTS, Range, ranges, redirect, slot_of, tag_of
+from ratelimit_svc.store.redis.nodes import Nodes
+from ratelimit_svc.store.redis.slots import redirect, slot_of, tag_of
 from ratelimit_svc.store.redis.spread import Answer, Several
-from ratelimit_svc.store.redis.where import Address, Where
-
-RENEW_EVERY_S = 30.0
-RENEW_IN_NEED_EVERY_S = 0.5
-"""While a part of the Cluster is away."""
-RENEW_AT_MOST_EVERY_S = 0.2
-"""All with jitter, so that replicas do not ask in step."""
+from ratelimit_svc.store.redis.where import Where
 
 TRY_AGAIN_S = 0.005
 MOST_HOPS = 5
@@ -50,15 +40,15 @@ def _ignore(*_: object) -> None:
 
 
 class Cluster:
-    """The nodes of a Cluster, and the map of its slots. It is the `Places` of a `SpreadStore`.
+    """A Cluster. It is the `Places` of a `SpreadStore`.
 
     Args:
         where: some of the nodes; the others are found.
-        timeout_s: how long a call may last before its outcome is unknown.
+        timeout_s: how long a call may be waited for.
         latency_s: the longest that an answer in time takes, for each node's breaker.
         key_prefix: put before the nodes' own keys.
         clock: gives the time in µs instead of Redis's own; for tests.
-        on_up: called with a list of warnings when the first node answers, and with what is away whenever a part of it is.
+        on_up: called with a list of warnings when the first node answers, and with what is away whenever that has changed.
         on_down: called with the reason when no node answers any more, or none does from the start.
         on_change: called with a node's address, and what its breaker tells, when that opens and closes.
 
@@ -79,82 +69,61 @@ class Cluster:
         on_down: Callable[[str], None] = _ignore,
         on_change: Callable[[str, BreakerState, str], None] = _ignore,
     ) -> None:
-        self._where = where
-        self._timeout_s, self._latency_s = timeout_s, latency_s
-        self._key_prefix, self._clock = key_prefix, clock
-        self._on_up, self._on_down, self._on_change = on_up, on_down, on_change
+        self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._nodes: dict[Address, Node] = {}
-        self._leaving: list[Node] = []
-        """Not in the map any more."""
-        self._owners: list[Node | None] = [None] * SLOTS
-        self._ranges: list[Range] = []
-        """The map as it was last renewed."""
-        self._stale = asyncio.Event()
-        """The map does not fit."""
-        self._why_no_map = "not connected yet"
-        self._told: tuple[bool, frozenset[Address]] | None = None
-        """What was told last: whether it is up, and who is away."""
-        self._tasks: set[asyncio.Task[Any]] = set()
-        """The keeper, connecting nodes, and who follows calls that were refused."""
+        make = partial(
+            Node,
+            where,
+            timeout_s=timeout_s,
+            latency_s=latency_s,
+            key_prefix=key_prefix,
+            tag_of=_tag_of,
+            clock=clock,
+            on_change=on_change,
+        )
+        self._nodes = Nodes(where, make, on_up=on_up, on_down=on_down)
+        self._following: set[asyncio.Task[None]] = set()
+        """Who follows calls that were refused."""
 
     def __repr__(self) -> str:
-        owners = self._slots_of()
-        return f"<Cluster: {len(owners) - len(self._away())} of {len(owners)} nodes up>"
+        return f"<Cluster: {self._nodes!r}>"
 
     @property
     def up(self) -> bool:
         """Whether any node answers."""
-        return len(self._away()) < len(self._slots_of())
+        return self._nodes.up
 
     def away(self) -> list[str]:
         """Return what is away and why, in words for people; empty if all slots are served."""
-        slots = self._slots_of()
-        found = [f"{node.address}, which has {slots[node.address]} slots: {node.why_down}" for node in self._away()]
-        if (unserved := SLOTS - sum(slots.values())) > 0:
-            found.append(f"{unserved} slots have no node" if slots else self._why_no_map)
-        return found
+        return self._nodes.away()
 
     def nodes(self) -> Mapping[str, Node]:
         """Return the nodes by their addresses."""
-        return {str(address): node for address, node in self._nodes.items()}
-
-    def _slots_of(self) -> dict[Address, int]:
-        """Return how many slots each node has."""
-        slots: dict[Address, int] = {}
-        for first, last, owner in self._ranges:
-            slots[owner] = slots.get(owner, 0) + last - first + 1
-        return slots
-
-    def _away(self) -> list[Node]:
-        return [self._nodes[address] for address in self._slots_of() if not self._nodes[address].up]
+        return self._nodes.by_address()
 
     async def __aenter__(self) -> Self:
-        await self._renew()  # down at the start is no reason not to start
-        self._begin(self._keep())
+        await self._nodes.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
+        following = list(self._following)
+        for task in following:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self._owners, self._ranges = [None] * SLOTS, []
-        for node in (*self._nodes.values(), *self._leaving):
-            await node.__aexit__()
-        self._nodes.clear()
-        self._leaving.clear()
+        await asyncio.gather(*following, return_exceptions=True)
+        await self._nodes.__aexit__()
 
-    # ── the way of a call ─────────────────────────────────────────────────────────────────────────────────────────────
+    async def command(self, key: bytes, *words: bytes) -> object:
+        """Write any other command to the node that has a key's slot, and return its reply; see `Node.command`.
 
-    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:
-        """Write any other command to the node that has a key's slot; see `Node.command`. It is not followed if that is not so."""
-        if (node := self._owners[slot_of(key)]) is not None:
-            return node.command(*words)
-        reply: asyncio.Future[object] = self._loop.create_future()
-        reply.set_exception(_away(None).error)
-        reply.exception()  # it counts as seen, so that the loop does not complain if it was forgotten
-        return reply
+        It is not followed: where it is refused since the slot has moved, the next one will find it.
+        """
+        if (node := self._nodes.owners[slot_of(key)]) is None:
+            raise _away(None).error
+        try:
+            return await node.command(*words)
+        except StoreUnavailableError:
+            self._nodes.renew()
+            raise
 
     def place(self, charge: Charge) -> int:
         """Return the slot of a charge's window."""
@@ -165,11 +134,11 @@ class Cluster:
         asked = _Asked(calls, due, self._loop.create_future())
         by_node: dict[Node | None, list[int]] = {}
         for slot in calls:
-            by_node.setdefault(self._owners[slot], []).append(slot)
+            by_node.setdefault(self._nodes.owners[slot], []).append(slot)
         asked.left = len(by_node)
         for node, slots in by_node.items():
             if node is None or not node.up:
-                self._stale.set()
+                self._nodes.renew()
                 self._on_answers(asked, node, slots, [_away(node)] * len(slots))
             else:
                 answers = node.ask([calls[slot] for slot in slots], due)
@@ -192,15 +161,11 @@ class Cluster:
         asked.left -= 1
         if asked.left == 0:
             if asked.refused:
-                self._begin(self._follow_all(asked))
+                task = self._loop.create_task(self._follow_all(asked))
+                self._following.add(task)
+                task.add_done_callback(self._following.discard)
             else:
                 asked.tell()
-
-    def _begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     # ── calls that were refused ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -225,21 +190,20 @@ class Cluster:
             to = redirect(call.said, node.address)
             if to is not None and not to.once:
                 hops += 1
-                node = self._owners[to.slot] = await self._node(to.to, due)
-                self._stale.set()
+                node = await self._nodes.learn(to.slot, to.to, due)
             elif receipt and (to is not None or call.said.startswith("TRYAGAIN")):
                 return Several(await asyncio.gather(*(self._take_alone(line, node, due) for line in lines)))
             elif to is not None:
                 hops += 1
-                target = await self._node(to.to, due)
+                target = await self._nodes.at(to.to, due)
                 (call,) = await target.ask([lines], due, asking=True)
                 continue
             elif call.said.startswith("TRYAGAIN"):
                 hops = 0
                 await asyncio.sleep(TRY_AGAIN_S)
-                node = self._owners[slot_of(lines[0].charges[0].key)] or node
+                node = self._nodes.owners[slot_of(lines[0].charges[0].key)] or node
             else:
-                self._stale.set()
+                self._nodes.renew()
                 break
             (call,) = await node.ask([lines], due, asking=not receipt)
         return call
@@ -248,91 +212,6 @@ class Cluster:
         """Take one line of a slot that is on its way. With a receipt, its keys would hardly be on one side."""
         (call,) = await node.ask([[line]], due, asking=True)
         return await self._follow([line], call, node, due, receipt=False)
-
-    # ── the map ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def _keep(self) -> None:
-        """Renew the map whenever it does not fit, and every now and then."""
-        while True:
-            wait_s = RENEW_IN_NEED_EVERY_S if self._away() or not self._ranges else RENEW_EVERY_S
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s * uniform(0.75, 1.25)):  # noqa: S311 — jitter, no secret
-                    await self._stale.wait()
-            self._stale.clear()
-            await self._renew()
-            await asyncio.sleep(RENEW_AT_MOST_EVERY_S * uniform(0.75, 1.25))  # noqa: S311 — as above
-
-    async def _renew(self) -> None:
-        """Ask one node after the other for the map until one has it: those that answer first, in any order."""
-        known = [*self._nodes.values()]
-        up = [node.address for node in known if node.up]
-        down = [node.address for node in known if not node.up]
-        for address in dict.fromkeys((*sample(up, len(up)), *sample(down, len(down)), *self._where.addresses)):
-            try:
-                async with handshake.opened(self._where, address, self._where.login) as connection:
-                    found = ranges(await handshake.call(connection, b"CLUSTER", b"SLOTS"), address)
-            except Exception as error:  # noqa: BLE001 — of any kind, as in a handshake
-                self._why_no_map = f"{address}: {handshake.reason(error)}"
-                continue
-            if found:
-                await self._use(found)
-                return
-            self._why_no_map = f"{address}: its Cluster has no slots"
-        self._tell()
-
-    async def _use(self, found: list[Range]) -> None:
-        """Put a map in force: connect to who is new, and leave who has no slots any more."""
-        owners = {one.owner for one in found}
-        await asyncio.gather(
-            *(self._node(owner, self._loop.time() + self._where.connect_timeout_s) for owner in owners)
-        )
-        self._owners = [None] * SLOTS
-        for first, last, owner in found:
-            self._owners[first : last + 1] = [self._nodes[owner]] * (last - first + 1)
-        self._ranges = found
-        gone, self._leaving = self._leaving, [self._nodes.pop(each) for each in self._nodes.keys() - owners]
-        for node in gone:
-            await node.__aexit__()
-        self._tell()
-
-    async def _node(self, address: Address, due: float) -> Node:
-        """Return the node at an address. A new one is given until `due` to connect."""
-        if (node := self._nodes.get(address)) is None:
-            node = self._nodes[address] = Node(
-                self._where,
-                address,
-                timeout_s=self._timeout_s,
-                latency_s=self._latency_s,
-                key_prefix=self._key_prefix,
-                tag_of=_tag_of,
-                clock=self._clock,
-                on_up=partial(self._on_node_up, address),
-                on_down=self._on_node_down,
-                on_change=self._on_change,
-            )
-            opening = self._begin(node.__aenter__())
-            await asyncio.wait([opening], timeout=due - self._loop.time())
-        return node
-
-    def _on_node_up(self, address: Address, warnings: Sequence[str]) -> None:
-        if warnings:
-            self._on_up([f"{address}: {warning}" for warning in warnings])
-        self._tell()
-
-    def _on_node_down(self, _: str) -> None:
-        self._stale.set()
-        self._tell()
-
-    def _tell(self) -> None:
-        """Say what is up and what is away, if that is news."""
-        told = self.up, frozenset(node.address for node in self._away())
-        if told == self._told:
-            return
-        self._told = told
-        if self.up:
-            self._on_up(self.away())
-        else:
-            self._on_down("; ".join(self.away()))
 
 
 class _Asked:

@@ -54,9 +54,9 @@ class PerSecond:
     async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(self._usual.__aexit__(), self._short.__aexit__())
 
-    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:
-        """Write any other command to the usual Redis; see `Node.command`."""
-        return self._usual.command(key, *words)
+    async def command(self, key: bytes, *words: bytes) -> object:
+        """Write any other command to the usual Redis, and return its reply; see `Node.command`."""
+        return await self._usual.command(key, *words)
 
     def place(self, charge: Charge) -> int:
         """Return a place of the usual Redis as it is there, one of the other as a negative number."""

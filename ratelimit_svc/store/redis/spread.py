@@ -60,8 +60,8 @@ class Places(Protocol):
         """Close all connections."""
         ...
 
-    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:
-        """Write any other command to where a key is; see `Node.command`."""
+    async def command(self, key: bytes, *words: bytes) -> object:
+        """Write any other command to where a key is, and return its reply; see `Node.command`."""
         ...
 
     def place(self, charge: Charge) -> int:
@@ -139,9 +139,9 @@ class SpreadStore:
         """Return the servers by their addresses."""
         return self._places.nodes()
 
-    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:
-        """Write any other command to where a key is; see `Node.command`."""
-        return self._places.command(key, *words)
+    async def command(self, key: bytes, *words: bytes) -> object:
+        """Write any other command to where a key is, and return its reply; see `Node.command`."""
+        return await self._places.command(key, *words)
 
     def describe(self) -> Mapping[str, object]:
         """Return what health detail shows of the servers, by their addresses."""
