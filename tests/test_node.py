@@ -345,6 +345,37 @@ async def test_an_error_is_for_whoever_asks_to_judge(server, client):
             assert node.breaker.closed
 
 
+async def test_a_server_that_has_moved_is_followed(redis_server, valkey_server):
+    """What says where it is (the sentinels) is asked again and again, and the old place is left although it answers."""
+    places = [Address("127.0.0.1", one.port) for one in (redis_server, valkey_server)]
+    here = places[0]
+
+    async def find() -> Address:
+        return here
+
+    async with Node(Where.of_url(redis_server.url), Address("nowhere", 1), find=find, timeout_s=5) as node:
+        assert node.up
+        assert node.address == places[0]
+        here = places[1]
+        await until(lambda: node.address == places[1] and node.up)
+        assert isinstance((await node.ask([line(key="moved")]))[0], Taken)
+        with redis.Redis(port=valkey_server.port, host="127.0.0.1") as client:
+            assert client.delete("moved") == 1
+
+
+async def test_a_connection_that_is_lost_is_opened_anew_at_once(server, client):
+    """One that is reset now and then opens no breaker."""
+    async with proxied(server.port) as (proxy, store):
+        node, before = node_of(store), None
+        for _ in range(3):
+            await until(lambda: store.up and node._connection is not before)
+            assert await left(store) >= 0
+            before = node._connection
+            proxy.cut()
+        await until(lambda: store.up and node._connection is not before)
+        assert node.breaker.opened == 0
+
+
 async def test_other_commands(server, client):
     """They are answered, or fail."""
     async with a_node(server) as node:

@@ -43,7 +43,7 @@ class RedisStore:
     Args:
         where: one server, or what sentinels watch; or a URL of one server.
         timeout_s: how long a take may be waited for.
-        latency_s: the longest that an answer in time takes, for the breaker.
+        latency_s: the longest that an answer in time takes, for the breaker; None: half of `timeout_s`.
         key_prefix: put before the keys that are the store's own: the probe, which it writes to see whether it may, and the receipt.
         clock: gives the time in µs instead of Redis's own; for tests.
         on_up: called with a list of warnings when the store begins to answer.
@@ -61,7 +61,7 @@ class RedisStore:
         where: Where | str,
         *,
         timeout_s: float = 0.1,
-        latency_s: float = 0.05,
+        latency_s: float | None = None,
         key_prefix: str = "",
         clock: Callable[[], int] | None = None,
         on_up: Callable[[list[str]], None] = _ignore,
@@ -74,7 +74,7 @@ class RedisStore:
             where.addresses[0],
             find=partial(sentinel.primary, where) if where.kind is Kind.SENTINEL else None,
             timeout_s=timeout_s,
-            latency_s=latency_s,
+            latency_s=timeout_s / 2 if latency_s is None else latency_s,
             key_prefix=key_prefix,
             clock=clock,
             on_up=on_up,
@@ -83,7 +83,7 @@ class RedisStore:
         )
 
     def __repr__(self) -> str:
-        return f"<RedisStore: {self._node!r}>"
+        return f"<RedisStore: {'up' if self.up else f'down, {self._node.why_down}'}>"
 
     @property
     def up(self) -> bool:

@@ -19,8 +19,8 @@ LINE = struct.Struct("<IB")
 CHARGE = struct.Struct("<BBBBdddd")
 """Algorithm (its letter), role, kind, overdraft; limit, window in µs, shape, hits."""
 
-ONE = struct.Struct(HEADER.format + LINE.format[1:] + CHARGE.format[1:])
-"""A batch of one line with one charge."""
+ONE = struct.Struct("<dddIBBBBBdddd")
+"""All of these: the argument of a batch of one line with one charge. In a Cluster nearly every call is that."""
 
 NOW = struct.Struct("<q")
 """A reply that is only this came too late."""
@@ -30,7 +30,7 @@ ONE_OVERDRAWN = -2
 """What the script says instead of "1 granted", where that one is overdrawn."""
 
 _BY_HASH = b"$7\r\nEVALSHA\r\n$%d\r\n%b\r\n" % (len(SHA), SHA)
-_ONE_BY_HASH = b"*6\r\n%b$1\r\n2\r\n" % _BY_HASH
+_ONE = b"*6\r\n%b$1\r\n2\r\n" % _BY_HASH
 _WHOLE = b"$4\r\nEVAL\r\n$%d\r\n%b\r\n" % (len(SCRIPT), SCRIPT)
 
 
@@ -59,7 +59,7 @@ def take(lines: Sequence[Line], *, receipt: bytes, number: int = 0, now: int = 0
         not_after: the store's time in µs after which nothing is charged any more; 0: never too late.
     """
     if len(lines) == 1 and len(lines[0].charges) == 1:
-        return _take_one(lines[0], receipt, (now, not_after, number))
+        return _take_one(lines[0], receipt, number, now, not_after)
     keys = []
     for line in lines:
         for charge in line.charges:
@@ -72,25 +72,27 @@ def take(lines: Sequence[Line], *, receipt: bytes, number: int = 0, now: int = 0
     return b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n" % (head, len(many), many, b"".join(keys), len(packed), packed)
 
 
-def _take_one(line: Line, receipt: bytes, header: tuple[int, int, int]) -> bytes:
-    """Return the same for one line with one charge, in half the time: on a Cluster most batches are cut down to these."""
-    (charge,) = line.charges
-    key = charge.key
+def _take_one(line: Line, receipt: bytes, number: int, now: int, not_after: int) -> bytes:
+    """Return the same for one line with one charge, in half the time."""
+    charges, n = line
+    key, algorithm, limit, window_us, shape, hits, role, _, kind, overdraft, _, _ = charges[0]
     packed = ONE.pack(
-        *header,
-        line.n,
+        now,
+        not_after,
+        number,
+        n,
         1,
-        ord(charge.algorithm._value_),
-        charge.role._value_,
-        charge.kind._value_,
-        charge.overdraft._value_,
-        charge.limit,
-        charge.window_us,
-        charge.shape,
-        charge.hits,
+        ord(algorithm._value_),
+        role._value_,
+        kind._value_,
+        overdraft._value_,
+        limit,
+        window_us,
+        shape,
+        hits,
     )
     return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-        _ONE_BY_HASH,
+        _ONE,
         len(key),
         key,
         len(receipt),
@@ -133,7 +135,7 @@ def taken(reply: object, lines: Sequence[Line]) -> Taken:
     Raises:
         InvalidResponse: it is not a reply to these lines.
     """
-    if type(reply) is bytes and len(reply) == ONE_TOLD.size and len(lines) == 1 and len(lines[0].charges) == 1:
+    if len(lines) == 1 and len(lines[0].charges) == 1 and isinstance(reply, bytes) and len(reply) == ONE_TOLD.size:
         now, granted, remaining, empty_us, fits_in_us = ONE_TOLD.unpack(reply)
         if granted >= 0:
             return Taken(now, [Grant(granted, (Outcome(remaining, empty_us, fits_in_us),))])

@@ -65,8 +65,8 @@ class Node:
         on_down: called with the reason when it ceases to be, or if it is not from the start; again with each other reason.
         on_change: called with the address, and what the breaker tells, when that opens and closes.
 
-    Resource handling: `async with` opens it; it returns when a connection stands, or the first attempt has failed. On leaving, its
-    task and its connection are closed, and the outcomes that are not known yet are cancelled.
+    Resource handling: `async with` opens it, until a connection stands or the first attempt has failed. On leaving, its task and
+    its connection are closed, and outcomes that are not known yet are cancelled.
 
     Error handling: everything is tried again in the background for ever.
     """
@@ -92,8 +92,7 @@ class Node:
         self._on_up, self._on_down, self._on_change = on_up, on_down, on_change
         own = f"{key_prefix}ratelimit-svc:".encode()
         self._probe_key, self._receipt = own + b"probe", own + f"receipt:{token_hex(8)}".encode()
-        self._number = 0
-        """The last call's."""
+        self._number = 0  # the last call's
         self._loop = asyncio.get_running_loop()
         self.breaker = Breaker(
             clock=self._loop.time,
@@ -104,8 +103,7 @@ class Node:
         self._tally = Tally(self.breaker, knows_time=clock is None)
         self._connection: Connection | None = None
         self._why_lost = "not connected yet"
-        self._warnings: list[str] = []
-        """Not told yet."""
+        self._warnings: list[str] = []  # not told yet
         self._was_up = False
         self._reasons_told: set[str] = set()
         """In this outage, so that reasons that take turns are told once each."""
@@ -309,6 +307,8 @@ class Node:
             raise StoreUnavailableError(handshake.reason(error)) from None
         connection = Connection(writer, timeout_s=self._timeout_s, on_lost=self._on_lost)
         await warm(connection, self._tally, self._probe_key)
+        if not connection.open:  # lost in the very turn in which it was ready
+            raise StoreUnavailableError(self._why_lost)
         self._connection, self._warnings = connection, warnings
 
     async def _probe(self) -> None:
