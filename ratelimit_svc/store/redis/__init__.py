@@ -8,6 +8,9 @@
     warm         what a fresh connection is asked before calls go to it
     clock        the store's clock, as far as its replies tell
     node         one server, kept connected, with a breaker before it
+    cluster      the nodes of a Cluster, and which of its slots each of them has (`slots`)
+    per_second   one Redis for short windows, another for the rest
+    spread       the store of either, whose windows are in several places; `spanning` has lines that span them
     replicas     each process says that it lives, and counts those that do
     commands     a batch as one command, its reply as grants
     script       the Lua twins as one script, which takes a whole batch atomically, on Redis's own clock
@@ -22,7 +25,7 @@ from typing import Self, cast
 
 from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.errors import StoreUnavailableError
-from ratelimit_svc.model import Grant, Line
+from ratelimit_svc.model import Charge, Grant, Line
 from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.redis import sentinel
 from ratelimit_svc.store.redis.calls import Call, Refused, charged, in_words
@@ -96,6 +99,10 @@ class RedisStore:
         """Return what health detail shows of its nodes, by their addresses."""
         return {address: node.describe() for address, node in self.nodes().items()}
 
+    def away(self) -> list[str]:
+        """Return why it does not answer, in words for people; empty if it does."""
+        return [] if self.up else [f"{self._node.address}: {self._node.why_down}"]
+
     async def __aenter__(self) -> Self:
         await self._node.__aenter__()
         return self
@@ -110,6 +117,16 @@ class RedisStore:
     async def command(self, key: bytes, *words: bytes) -> object:  # noqa: ARG002 — it has one node for all keys
         """Write any other command to where a key is; see `Node.command`."""
         return await self._node.command(*words)
+
+    # ── as one of several places (`spread`) ───────────────────────────────────────────────────────────────────────────
+
+    def place(self, charge: Charge) -> int:  # noqa: ARG002 — all windows are in one
+        """Return the only place there is."""
+        return 0
+
+    def ask(self, calls: Mapping[int, Sequence[Line]], due: float | None) -> asyncio.Future[list[Call]]:
+        """Take some lines."""
+        return self._node.ask([*calls.values()], due)
 
 
 def _told(many: int, calls: list[Call]) -> list[Grant | Untaken]:
