@@ -96,11 +96,10 @@ class Owed:
             said.outcome.add_done_callback(partial(self._on_outcome, debt))
 
     def _on_outcome(self, debt: Debt, outcome: asyncio.Future[int]) -> None:
-        if not outcome.cancelled():
-            charged = outcome.result()
-            self.charged += debt.hits * charged
-            if not charged:
-                self.add(debt)
+        charged = 0 if outcome.cancelled() else outcome.result()
+        self.charged += debt.hits * charged
+        if not charged:
+            self.add(debt)
 
     def expire(self) -> None:
         """Drop debts whose hits would have left their windows: of the next LOOKED_AT, so that all have their turn."""

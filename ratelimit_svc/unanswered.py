@@ -137,9 +137,8 @@ class Unanswered:
             line.owes = owes
 
     def _on_outcome(self, line: WaitingLine, outcome: asyncio.Future[int]) -> None:
-        """Note what became of a line whose answer came too late, or never."""
-        if not outcome.cancelled():
-            self.learn(line, outcome.result())
+        """Note what became of a line whose answer came too late, or never: if nobody will know, it was not charged."""
+        self.learn(line, 0 if outcome.cancelled() else outcome.result())
 
     def _owe(self, debts: Iterable[Debt]) -> None:
         for debt in debts:

@@ -30,7 +30,7 @@ class Untaken(NamedTuple):
     """Why there is none."""
     outcome: asyncio.Future[int] | None = None
     """None: it charged nothing. Else nobody knows yet what it did: this will say how many of the line's n requests turned out
-    to be charged. It may be cancelled, if the store closes before it knows."""
+    to be charged. It is cancelled if that will never be known."""
     late: bool = False
     """True if the store got it when nobody waited for it any more, and so charged nothing."""
 

@@ -11,6 +11,7 @@ strict answer, for what policy let pass meanwhile is then owed.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from secrets import token_hex
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from ratelimit_svc.store.redis import commands
 from ratelimit_svc.store.redis.clock import StoreClock
 from ratelimit_svc.store.redis.commands import Taken
 from ratelimit_svc.store.redis.connection import Connection
+from ratelimit_svc.store.redis.slots import tag_of
 
 ELSEWHERE = ("MOVED ", "ASK ", "TRYAGAIN ")
 """Refusals of a node of a Cluster that is well: not here, or not now."""
@@ -57,20 +59,40 @@ Call = Taken | Refused | Unknown
 _NOT_YET = Unknown(StoreUnavailableError("no answer yet"))
 
 
-class Take(NamedTuple):
-    """A call as it is written."""
+class Lost(NamedTuple):
+    """A call whose connection has ended."""
 
     lines: Sequence[Line]
     receipt: bytes
     number: int
     """Greater than that of the last; 0: it has no receipt."""
-
-
-class Lost(NamedTuple):
-    """A call whose connection has ended."""
-
-    take: Take
     outcome: Outcome
+
+
+class Receipts:
+    """The keys of a node's receipts, and the numbers that they keep.
+
+    Args:
+        prefix: put before them.
+    """
+
+    def __init__(self, prefix: bytes) -> None:
+        self._key = prefix + f"receipt:{token_hex(8)}".encode()
+        self._in_slots: dict[int, bytes] = {}
+        self._number = 0
+
+    def next(self, slot: int | None, lines: Sequence[Line]) -> tuple[bytes, int]:
+        """Return the next call's receipt and its number, greater than that of the last.
+
+        In a Cluster each slot has a receipt of its own: the tag of the first key that was seen there brings it there, too.
+        """
+        self._number += 1
+        if slot is None:
+            return self._key, self._number
+        key = self._in_slots.get(slot)
+        if key is None:
+            key = self._in_slots[slot] = b"%b{%b}" % (self._key, tag_of(lines[0].charges[0].key))
+        return key, self._number
 
 
 class Tally:
@@ -99,18 +121,20 @@ class Calls:
     """Some calls, written at once: the `Asker` of a connection.
 
     Args:
-        takes: the calls.
+        calls: the lines of each.
+        receipts: the receipt of each, and its number.
         then: makes the answer of what became of the calls.
         connection: carries them.
         tally: notes what their answers tell.
     """
 
     __slots__ = (
+        "_calls",
         "_connection",
         "_gave_up_s",
         "_outcomes",
+        "_receipts",
         "_refused",
-        "_takes",
         "_tally",
         "_then",
         "_told",
@@ -121,17 +145,19 @@ class Calls:
 
     def __init__(
         self,
-        takes: Sequence[Take],
+        calls: Sequence[Sequence[Line]],
+        receipts: Sequence[tuple[bytes, int]],
         then: Callable[[list[Call]], Any],
         connection: Connection,
         tally: Tally,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self._takes, self._then, self._connection, self._tally = takes, then, connection, tally
+        self._calls, self._receipts = calls, receipts
+        self._then, self._connection, self._tally = then, connection, tally
         self._written_s = monotonic()
         self._gave_up_s = 0.0
         """When nobody waited any more."""
-        self.left = len(takes)
+        self.left = len(calls)
         self._told: list[Call] = [_NOT_YET] * self.left
         self._refused = ""
         """What Redis said, if it refused one for a reason of its own."""
@@ -142,7 +168,7 @@ class Calls:
 
     def on_reply(self, at: int, reply: object) -> None:
         """Note what became of a call; answer if it was the last."""
-        call = self._refuse(reply) if isinstance(reply, ReplyError) else commands.taken(reply, self._takes[at].lines)
+        call = self._refuse(reply) if isinstance(reply, ReplyError) else commands.taken(reply, self._calls[at])
         self._told[at] = call
         self.left -= 1
         if self._outcomes is not None:
@@ -168,7 +194,11 @@ class Calls:
         if not self.left:
             return
         outcomes = self._give_up(why) if self._outcomes is None else self._outcomes
-        self._tally.lost += [Lost(self._takes[at], outcome) for at, outcome in outcomes.items() if not outcome.done()]
+        self._tally.lost += [
+            Lost(self._calls[at], *self._receipts[at], outcome)
+            for at, outcome in outcomes.items()
+            if not outcome.done()
+        ]
 
     def _finish(self, last: Call) -> None:
         """Answer; note how long it took, and what the last call tells of the store's clock."""

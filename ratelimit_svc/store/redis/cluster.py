@@ -26,7 +26,7 @@ from ratelimit_svc.model import Charge, Line
 from ratelimit_svc.store.redis.calls import Call, Refused, Unknown
 from ratelimit_svc.store.redis.node import Node
 from ratelimit_svc.store.redis.nodes import Nodes
-from ratelimit_svc.store.redis.slots import redirect, slot_of, tag_of
+from ratelimit_svc.store.redis.slots import redirect, slot_of
 from ratelimit_svc.store.redis.spread import Answer, Several
 from ratelimit_svc.store.redis.where import Where
 
@@ -77,7 +77,6 @@ class Cluster:
             timeout_s=timeout_s,
             latency_s=latency_s,
             key_prefix=key_prefix,
-            tag_of=_tag_of,
             clock=clock,
             on_change=on_change,
         )
@@ -140,7 +139,7 @@ class Cluster:
             if node is None or not node.up:
                 self._on_answers(asked, node, slots, [_away(node)] * len(slots))
             else:
-                answers = node.ask([calls[slot] for slot in slots], due)
+                answers = node.ask([calls[slot] for slot in slots], due, slots=slots)
                 answers.add_done_callback(partial(self._on_answered, asked, node, slots))
         if not calls:
             asked.tell()
@@ -204,7 +203,7 @@ class Cluster:
             else:
                 self._nodes.renew()
                 break
-            (call,) = await node.ask([lines], due, asking=not receipt)
+            (call,) = await node.ask([lines], due, slots=[slot_of(lines[0].charges[0].key)], asking=not receipt)
         return call
 
     async def _take_alone(self, line: Line, node: Node, due: float) -> Answer:
@@ -239,8 +238,3 @@ class _Asked:
 def _away(node: Node | None) -> Unknown:
     why = "no node has this slot" if node is None else f"{node.address}: {node.why_down}"
     return Unknown(StoreUnavailableError(why))
-
-
-def _tag_of(lines: Sequence[Line]) -> bytes:
-    """Return the tag that brings a call's receipt to the slot of its windows."""
-    return tag_of(lines[0].charges[0].key)

@@ -157,11 +157,11 @@ class Connection(asyncio.Protocol):
         self._patient.append((due, asker))
         if (self._timer is None or self._rings_s > due) and self.open:
             self._wake_at(due)
-        if len(asked) == 1 and not before:
-            self._sent.append(Sent(asker, 0, asked[0], before, now))
-            self._write(asked[0])
+        if before:
+            self._write(b"".join([self._queue(asker, at, command, before, now) for at, command in enumerate(asked)]))
             return
-        self._write(b"".join([self._queue(asker, at, command, before, now) for at, command in enumerate(asked)]))
+        self._sent += [Sent(asker, at, command, b"", now) for at, command in enumerate(asked)]
+        self._write(b"".join(asked))
 
     def call(self, *asked: bytes) -> asyncio.Future[list[object]]:
         """Write some commands, and return what will be their replies, errors among them.

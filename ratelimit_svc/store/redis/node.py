@@ -17,7 +17,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from random import Random
-from secrets import token_hex
 from time import monotonic
 from typing import Self, TypeVar
 
@@ -27,7 +26,7 @@ from ratelimit_svc.breaker import Breaker, BreakerState
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Line
 from ratelimit_svc.store.redis import commands, handshake
-from ratelimit_svc.store.redis.calls import LEAVE, Call, Calls, Take, Tally, Unknown, in_words
+from ratelimit_svc.store.redis.calls import LEAVE, Call, Calls, Receipts, Tally, Unknown, in_words
 from ratelimit_svc.store.redis.connection import Connection
 from ratelimit_svc.store.redis.warm import check, warm
 from ratelimit_svc.store.redis.where import Address, Where
@@ -58,8 +57,6 @@ class Node:
         timeout_s: how long a call may be waited for.
         latency_s: the longest that an answer in time takes, for the breaker.
         key_prefix: put before the node's own keys: the probe, and the receipts.
-        tag_of: in a Cluster, gives of a call's lines the tag of its receipt, which brings it to the slot of the windows. None:
-            all calls have one receipt.
         clock: gives the time in µs instead of the server's own, for tests. No call is ever too late then.
         on_up: called with a list of warnings when the node is up.
         on_down: called with the reason when it ceases to be, or if it is not from the start; again with each other reason.
@@ -80,7 +77,6 @@ class Node:
         timeout_s: float = 0.1,
         latency_s: float = 0.05,
         key_prefix: str = "",
-        tag_of: Callable[[Sequence[Line]], bytes] | None = None,
         clock: Callable[[], int] | None = None,
         on_up: Callable[[list[str]], None] = _ignore,
         on_down: Callable[[str], None] = _ignore,
@@ -88,11 +84,10 @@ class Node:
     ) -> None:
         self._where, self.address, self._find = where, address, find
         self._timeout_s = timeout_s
-        self._clock, self._tag_of = clock, tag_of
+        self._clock = clock
         self._on_up, self._on_down, self._on_change = on_up, on_down, on_change
         own = f"{key_prefix}ratelimit-svc:".encode()
-        self._probe_key, self._receipt = own + b"probe", own + f"receipt:{token_hex(8)}".encode()
-        self._number = 0  # the last call's
+        self._probe_key, self._receipts = own + b"probe", Receipts(own)
         self._loop = asyncio.get_running_loop()
         self.breaker = Breaker(
             clock=self._loop.time,
@@ -160,14 +155,19 @@ class Node:
             connection, self._connection = self._connection, None
             connection.close("the store is closed")
         self._why_lost = "the store is closed"
-        for _, outcome in self._tally.lost:
-            outcome.cancel()
+        for lost in self._tally.lost:
+            lost.outcome.cancel()
         self._tally.lost.clear()
 
     # ── calls ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ask(
-        self, calls: Sequence[Sequence[Line]], due: float | None = None, *, asking: bool = False
+        self,
+        calls: Sequence[Sequence[Line]],
+        due: float | None = None,
+        *,
+        slots: Sequence[int] | None = None,
+        asking: bool = False,
     ) -> asyncio.Future[list[Call]]:
         """Take batches, all written at once, behind what is in flight; the future has what became of each, in order.
 
@@ -177,10 +177,11 @@ class Node:
         Args:
             calls: each a batch of lines.
             due: the loop's time in s when nobody waits any more: later, nothing is charged. None: that is never too late.
+            slots: in a Cluster, that of each call: its receipt has to be in the same. None: all calls have one receipt.
             asking: whether ASKING goes before each (after ASK). Such a call has no receipt: if it is lost, it is taken to have
                 charged nothing.
         """
-        return self.ask_then(calls, due, list, asking=asking)
+        return self.ask_then(calls, due, list, slots=slots, asking=asking)
 
     def ask_then(
         self,
@@ -188,6 +189,7 @@ class Node:
         due: float | None,
         then: Callable[[list[Call]], T],
         *,
+        slots: Sequence[int] | None = None,
         asking: bool = False,
     ) -> asyncio.Future[T]:
         """As `ask`, with a future of what `then` makes of the calls."""
@@ -199,16 +201,17 @@ class Node:
             now = self._clock()
         elif due is not None:
             not_after = self._tally.clock.latest(due, monotonic())
-        takes, written = [], []
-        for lines in calls:
-            if asking:  # its receipt might be on the other side; and a key is needed that is where the windows are
-                receipt, number = lines[0].charges[0].key, 0
-            else:
-                self._number = number = self._number + 1
-                receipt = self._receipt if self._tag_of is None else b"%b{%b}" % (self._receipt, self._tag_of(lines))
-            takes.append(Take(lines, receipt, number))
-            written.append(commands.take(lines, receipt=receipt, number=number, now=now, not_after=not_after))
-        asker = Calls(takes, then, connection, self._tally)
+        receipts, written = [], []
+        for at, lines in enumerate(calls):
+            # after ASK, a receipt might be on the other side; and a key is needed that is where the windows are
+            receipt = (
+                (lines[0].charges[0].key, 0)
+                if asking
+                else self._receipts.next(None if slots is None else slots[at], lines)
+            )
+            receipts.append(receipt)
+            written.append(commands.take(lines, receipt=receipt[0], number=receipt[1], now=now, not_after=not_after))
+        asker = Calls(calls, receipts, then, connection, self._tally)
         connection.ask(written, asker, before=ASKING if asking else b"")
         return asker.answer
 

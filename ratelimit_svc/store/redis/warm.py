@@ -30,7 +30,7 @@ async def warm(connection: Connection, tally: Tally, key: bytes) -> None:
         StoreUnavailableError: why it is not ready.
     """
     lost, tally.lost = tally.lost, []
-    receipts = list(dict.fromkeys(take.receipt for take, _ in lost if take.number))
+    receipts = list(dict.fromkeys(call.receipt for call in lost if call.number))
     sent_s = monotonic()
     try:
         nothing, *read = await connection.call(
@@ -63,7 +63,7 @@ def check(reply: object) -> None:
 
 def _settle(lost: Iterable[Lost], receipts: Mapping[bytes, object]) -> None:
     """Tell what became of lost calls, by what was read of their receipts."""
-    for (lines, receipt, number), outcome in lost:
+    for lines, receipt, number, outcome in lost:
         said = receipts.get(receipt)
         last = int(said) if isinstance(said, bytes) and said.isdigit() else 0
         if not outcome.done():
