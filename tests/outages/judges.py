@@ -98,6 +98,14 @@ def within(calls: Iterable[Call], span: Span) -> list[Call]:
     return [one for one in calls if span[0] <= one.sent_s and one.answered_s is not None and one.answered_s <= span[1]]
 
 
+def without(span: Span, others: Iterable[Span]) -> list[Span]:
+    """Return what is left of a stretch of time without others."""
+    left = [span]
+    for from_s, until_s in others:
+        left = [part for a, b in left for part in ((a, min(b, from_s)), (max(a, until_s), b)) if part[0] < part[1]]
+    return left
+
+
 def by_store(looks: Iterable[Look]) -> list[Span]:
     """Return the stretches of time in which no replica decided anything without the store."""
     flat = [_flat(each) for each in _by_replica(looks).values()]

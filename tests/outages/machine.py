@@ -33,6 +33,8 @@ class Machine:
         """So late we were until then, in all; of the others the same."""
         self._everybody: list[float] = []
         self._theirs: dict[str, list[float]] = {name: [] for name in pids}
+        self._waited: dict[str, float] = {}
+        """What the kernel has said last of each process."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -48,6 +50,7 @@ class Machine:
     def watch(self, name: str, pid: int) -> None:
         """Look at another process under this name from now on."""
         self._pids[name] = pid
+        self._waited[name] = 0.0
 
     def took(self, name: str, from_s: float, until_s: float) -> float:
         """Return how many seconds between these times, at most, a call of this replica may have lost to the machine."""
@@ -67,7 +70,10 @@ class Machine:
         self._ours.append((self._ours[-1] if self._ours else 0.0) + late)
         self._everybody.append(_stolen_s())
         for name, kept in self._theirs.items():
-            kept.append(max(_waited_s(self._pids[name]), kept[-1] if kept else 0.0))
+            waited = _waited_s(self._pids[name])
+            since = max(waited - self._waited.get(name, waited), 0.0)
+            self._waited[name] = waited
+            kept.append((kept[-1] if kept else 0.0) + since)
         self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._look)
 
 

@@ -98,6 +98,10 @@ class FaultProxy:
     async def heal(self) -> None:
         """Pass everything, at once, from now on."""
         self.questions, self.answers, self.delay_s, self.reset_one_in = Way.PASS, Way.PASS, 0.0, None
+        await self.mend()
+
+    async def mend(self) -> None:
+        """Let go what is held, end what has lost bytes, and take connections again."""
         for link in list(self._links):
             link.heal()
         await self.listen()

@@ -96,6 +96,13 @@ def test_calls_within_a_stretch_began_and_ended_in_it():
     assert judges.within(calls, (1.0, 2.0)) == calls[1:3]
 
 
+def test_a_stretch_without_others_is_what_is_before_between_and_after():
+    """Overlapping ones too; nothing may be left."""
+    assert judges.without((0, 10), [(2, 3), (8, 12), (9, 11), (20, 30)]) == [(0, 2), (3, 8)]
+    assert judges.without((0, 10), []) == [(0, 10)]
+    assert judges.without((4, 5), [(2, 8)]) == []
+
+
 def test_stretches_by_the_store_are_those_of_all_replicas():
     """From when the first look was over to when the last began."""
     a = [look(0), look(1), look(2), look(3, policy=1), look(4, policy=1), look(5, policy=1)]
