@@ -2,6 +2,7 @@
 
 import pytest
 
+from ratelimit_svc.demo.parts import redis
 from tests.outages import judges
 from tests.outages.stage import rules, stage, write_rules
 
@@ -13,7 +14,7 @@ FEW, MANY = 10, 60
 
 async def test_limits_and_slices_differ(tmp_path):
     """10 against 20 hits, 60 against 10 slices: first one, then the other, then both alike again."""
-    async with stage(tmp_path, limit=SMALL, window_s=WINDOW_S) as staged:
+    async with stage(tmp_path, limit=SMALL, window_s=WINDOW_S, make_store=redis) as staged:
         staged.limit = LARGE  # what findings are held to
         ahead = staged.replicas[1]
         async with staged.under_load("differ", rate=400) as run:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from ratelimit_svc.demo.parts import redis
 from tests.outages.stage import Stage, empty, stage, stopped
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
@@ -123,7 +124,10 @@ async def test_one_of_two_replicas_is_cut_off(staged):
 
 async def test_replicas_start_while_the_store_is_down(tmp_path):
     """They listen, are healthy and answer by policy; when it comes, they go to it by themselves."""
-    async with stage(tmp_path, store_runs=False) as staged, staged.under_load("start", weigh=False) as run:
+    async with (
+        stage(tmp_path, store_runs=False, make_store=redis) as staged,
+        staged.under_load("start", weigh=False) as run,
+    ):
         await run.load.for_s(1.5)
         assert all(call.admitted or call.limited for call in run.load.calls if call.answered_s)
         assert all(await asyncio.gather(*(replica.ready() for replica in staged.replicas)))
