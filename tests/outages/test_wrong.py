@@ -1,0 +1,27 @@
+"""What these tests would say of a service that is wrong: one set up so that it breaks what is promised."""
+
+import pytest
+
+from tests.outages.stage import stage, stopped
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+
+
+async def test_a_service_that_keeps_no_promise_is_found_out(tmp_path):
+    """Each replica takes the whole limit for its share; one does nothing for a while, which no machine took from it; and the store
+    is said to be back when it is not.
+    """
+    async with (
+        stage(tmp_path, replicas=3, env={"REPLICAS": "1"}) as staged,
+        staged.under_load("wrong", rate=900) as run,
+    ):
+        await run.load.for_s(1)
+        with stopped(staged.replicas[0]):
+            await run.load.for_s(0.2)
+        for proxy in staged.proxies.values():
+            proxy.delay_s = 0.2
+        await run.load.for_s(3)
+        run.back()
+        await run.load.for_s(1.5)
+        await staged.heal()
+    assert {"late", "overfull", "slow"} <= {finding.split(":")[0] for finding in run.findings()}
