@@ -107,7 +107,7 @@ class Outcome:
             Verdict(
                 "the store decides again within a second",
                 f"{len(recoveries)} times that a replica got its store back",
-                [one for looks, back_s in recoveries for one in judges.slow(looks, back_s=back_s)],
+                [one for looks, back_s in recoveries for one in judges.slow(looks, took, back_s=back_s)],
             ),
             Verdict("nothing is left behind", f"{len(self.run.kept)} replicas", judges.left_behind(self.run.kept)),
         ]

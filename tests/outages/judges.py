@@ -144,14 +144,14 @@ def recovery_s(looks: Iterable[Look], back_s: float) -> dict[str, float | None]:
     return found
 
 
-def slow(looks: Iterable[Look], *, back_s: float, within_s: float = 1.0) -> list[str]:
+def slow(looks: Iterable[Look], took: Took, *, back_s: float, within_s: float = 1.0) -> list[str]:
     """Find replicas that did not let the store decide soon after it was back."""
     found = []
-    for replica, took_s in recovery_s(looks, back_s).items():
-        if took_s is None:
+    for replica, recovered_s in recovery_s(looks, back_s).items():
+        if recovered_s is None:
             found.append(f"{replica} has not come back to its store")
-        elif took_s > within_s:
-            found.append(f"{replica} came back to its store after {took_s:.2f} s")
+        elif recovered_s > within_s + took(replica, back_s, back_s + recovered_s):
+            found.append(f"{replica} came back to its store after {recovered_s:.2f} s")
     return _few("slow", found)
 
 

@@ -1,7 +1,8 @@
 """What the machine took of the time: ours, a replica's, everybody's. It is not held against the service.
 
-Rule 1: only what is certain is excused: the loop of the tests was late; the kernel let a replica's thread wait for a core
-        (schedstat(5): the time spent waiting on a run queue); the hypervisor took the cores away (proc(5), stat: steal).
+Rule 1: only what is certain is excused: the loop of the tests was late; the kernel let a replica's threads wait for a core
+        (its schedstat: the time spent waiting on a run queue), each of which may have had Python's lock meanwhile; the
+        hypervisor took the cores away (proc(5), stat: steal).
 Rule 2: a replica that computes for too long, collects garbage, or waits for its store is not excused.
 """
 
@@ -9,6 +10,7 @@ import asyncio
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Self
@@ -33,8 +35,8 @@ class Machine:
         """So late we were until then, in all; of the others the same."""
         self._everybody: list[float] = []
         self._theirs: dict[str, list[float]] = {name: [] for name in pids}
-        self._waited: dict[str, float] = {}
-        """What the kernel has said last of each process."""
+        self._waited: dict[str, dict[str, float]] = {}
+        """What the kernel has said last of each process, by thread."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -50,7 +52,7 @@ class Machine:
     def watch(self, name: str, pid: int) -> None:
         """Look at another process under this name from now on."""
         self._pids[name] = pid
-        self._waited[name] = 0.0
+        self._waited[name] = {}
 
     def took(self, name: str, from_s: float, until_s: float) -> float:
         """Return how many seconds between these times, at most, a call of this replica may have lost to the machine."""
@@ -71,7 +73,8 @@ class Machine:
         self._everybody.append(_stolen_s())
         for name, kept in self._theirs.items():
             waited = _waited_s(self._pids[name])
-            since = max(waited - self._waited.get(name, waited), 0.0)
+            before = self._waited.get(name, waited)
+            since = sum(seconds - before.get(thread, 0.0) for thread, seconds in waited.items())
             self._waited[name] = waited
             kept.append((kept[-1] if kept else 0.0) + since)
         self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._look)
@@ -83,9 +86,11 @@ def _stolen_s() -> float:
         return int(file.readline().split()[8]) / TICKS_A_SECOND
 
 
-def _waited_s(pid: int) -> float:
-    """Return the seconds that a process's first thread, which has the loop, has waited for a core; 0 if it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[1]) / 1e9
-    except (FileNotFoundError, ProcessLookupError, IndexError):
-        return 0.0
+def _waited_s(pid: int) -> dict[str, float]:
+    """Return the seconds that each thread of a process has waited for a core; of none if it is gone."""
+    found = {}
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - names are enough
+            with suppress(FileNotFoundError, ProcessLookupError, IndexError):
+                found[thread] = int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_bytes().split()[1]) / 1e9
+    return found

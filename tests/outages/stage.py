@@ -95,7 +95,7 @@ class Run:
         for span in self.by_store:
             found += judges.overfull(judges.within(calls, span), window_s=self.window_s, bound=self.limit)
         if self.back_s is not None:
-            found += judges.slow(self.looks.seen, back_s=self.back_s)
+            found += judges.slow(self.looks.seen, took, back_s=self.back_s)
         return found + judges.left_behind(self.kept)
 
 
