@@ -87,7 +87,7 @@ class Outcome:
     def verdicts(self) -> list[Verdict]:
         """Judge it."""
         took, calls = self.run.machine.took, self.calls
-        fullest = max(judges.fullest(calls, WINDOW_S).values(), default=0)
+        alike, differing = self._fullest()
         stretches = self.run.by_store
         good_s = sum(until_s - from_s for from_s, until_s in stretches)
         recoveries = self._recoveries()
@@ -96,7 +96,7 @@ class Outcome:
             Verdict("no error", f"{len(calls):,} calls", judges.errors(calls, took, killed=self.killed)),
             Verdict(
                 f"no window over {self._most(LIMIT)}, or {self._most(2 * LIMIT)} while rules differ",
-                f"{TENANTS} tenants; the fullest held {fullest}",
+                f"{TENANTS} tenants; the fullest held {alike}, or {differing}",
                 self._overfull([self._whole()], self._most),
             ),
             Verdict(
@@ -119,12 +119,23 @@ class Outcome:
     def _whole(self) -> Span:
         return self.run.load.began_s, perf_counter()
 
+    def _alike(self, span: Span) -> list[Span]:
+        """Return the parts of a stretch in which all replicas had the same rules."""
+        differ = [(one.from_s, one.until_s + RELOADED_S) for one in self.happened if one.fault.kind is Kind.RULES]
+        return judges.without(span, differ)
+
+    def _fullest(self) -> tuple[int, int]:
+        """Return what the fullest window held while all replicas had the same rules, and at any time."""
+        whole = self._whole()
+        alike = [judges.fullest(judges.within(self.calls, part), WINDOW_S) for part in self._alike(whole)]
+        ever = judges.fullest(self.calls, WINDOW_S)
+        return max((hits for each in alike for hits in each.values()), default=0), max(ever.values(), default=0)
+
     def _overfull(self, spans: Sequence[Span], most: Callable[[int], int]) -> list[str]:
         """Judge windows by the larger limit, and those in which all replicas had the same rules by the smaller one."""
-        differ = [(one.from_s, one.until_s + RELOADED_S) for one in self.happened if one.fault.kind is Kind.RULES]
         found = []
         for span in spans:
-            for part, limit in [(span, 2 * LIMIT), *((part, LIMIT) for part in judges.without(span, differ))]:
+            for part, limit in [(span, 2 * LIMIT), *((part, LIMIT) for part in self._alike(span))]:
                 found += judges.overfull(judges.within(self.calls, part), window_s=WINDOW_S, bound=most(limit))
         return found
 

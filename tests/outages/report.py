@@ -15,7 +15,7 @@ from tests.outages.schedule import Kind
 from tests.outages.stage import LIMIT, WINDOW_S
 
 STYLE = """
-svg { background: #fcfcfb; font: 11px system-ui, sans-serif; } text { fill: #65645f; }
+svg { background: #fcfcfb; font: 11px system-ui, sans-serif; } text { fill: #65645f; } .kind { font-size: 10px; }
 .grid { stroke: #e4e3de; } .line { fill: none; stroke-width: 1.6; stroke-linejoin: round; } circle { opacity: 0; }
 .line.s1 { stroke: #2a78d6; } .line.s2 { stroke: #17935a; } .line.s3 { stroke: #d95f30; } .line.s4 { stroke: #8458c9; }
 .t1 { fill: #2a78d6; } .t2 { fill: #17935a; } .t3 { fill: #d95f30; } .t4 { fill: #8458c9; }
@@ -74,7 +74,7 @@ def picture(outcome: Outcome) -> str:
 def _row(kind: Kind, y: int, outcome: Outcome) -> str:
     """Mark when a kind of fault was: in a row of its own, and what happens to the store in the chart, too."""
     scale, began_s = (WIDTH - LEFT - RIGHT) / outcome.seconds, outcome.run.load.began_s
-    drawn = [f'<text x="{LEFT - 8}" y="{y + BAR}" text-anchor="end">{kind.name.lower()}</text>']
+    drawn = [f'<text class="kind" x="{LEFT - 6}" y="{y + BAR}" text-anchor="end">{kind.name.lower()}</text>']
     for one in outcome.happened:
         if one.fault.kind is kind:
             x, width = LEFT + (one.from_s - began_s) * scale, max((one.until_s - one.from_s) * scale, 1.5)
