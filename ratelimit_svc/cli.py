@@ -16,7 +16,7 @@ from ratelimit_svc.rules.files import RuleFile, read
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.settings import TABLE, Setting, Settings
-from ratelimit_svc.settings.kinds import BOOLEAN
+from ratelimit_svc.settings.kinds import BOOLEAN, BOOLEAN_IF_SET
 
 OK, DENIED, FAILED = 0, 1, 2
 """Exit statuses: fine; a finding, a denial or no match; it could not be done."""
@@ -105,7 +105,7 @@ _HIT = "Exit status: 0 all passed, 1 one was over its limit, 2 no answer."
 
 def _bare(setting: Setting) -> dict[str, Any]:
     """A switch may stand alone: `--strict` is `--strict true`."""
-    return {"nargs": "?", "const": "true"} if setting.kind is BOOLEAN else {}
+    return {"nargs": "?", "const": "true"} if setting.kind in (BOOLEAN, BOOLEAN_IF_SET) else {}
 
 
 def _add_rule_options(parser: argparse.ArgumentParser) -> None:

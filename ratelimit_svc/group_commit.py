@@ -110,10 +110,13 @@ class GroupCommit:
         self._taking.discard(taken)
         self._send()
         error = _error(taken)
-        if error is not None:  # a defect: nobody shall wait for it in vain
+        if isinstance(error, StoreUnavailableError):
+            said: Sequence[Grant | Untaken] = [Untaken(error)] * (len(debts) + len(batch))
+        elif error is not None:  # a defect: nobody shall wait for it in vain
             self._report(error, batch)
             return
-        said = taken.result()
+        else:
+            said = taken.result()
         if not isinstance(said[-1], Untaken):
             self._metrics.store_latency.observe((perf_counter_ns() - started_ns) // 1000)
         if debts:
@@ -126,6 +129,7 @@ class GroupCommit:
         for line, grant in zip(batch, said, strict=True):
             try:
                 self._settle(line, grant)
+                line.requests.clear()  # they know their line: else they go round in a circle
             except Exception as error:  # noqa: BLE001 — a defect, as above
                 self._report(error, [line])
 
@@ -134,6 +138,7 @@ class GroupCommit:
         self._loop.call_exception_handler({"message": "a batch could not be answered", "exception": error})
         for line in lines:
             self._settle(line, Untaken(StoreUnavailableError("internal error")))
+            line.requests.clear()
 
 
 def _error(taken: asyncio.Future[list[Grant | Untaken]]) -> BaseException | None:

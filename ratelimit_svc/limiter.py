@@ -12,23 +12,23 @@ HTTP. What becomes of requests is counted here, once, when a verdict is given.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from ratelimit_svc import dynamic_metadata, plans, verdicts
-from ratelimit_svc.deadlines import MOST_AT_ONCE, Deadlines, in_steps
+from ratelimit_svc.deadlines import Deadlines, in_steps
 from ratelimit_svc.denials import Denial, Denials
 from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailableError
 from ratelimit_svc.group_commit import GroupCommit
 from ratelimit_svc.metrics import Metrics
-from ratelimit_svc.model import BAD_KEY, Code, Grant, OnStoreFailure, Plan, Request, Verdict
-from ratelimit_svc.owed import Debt, Owed, debts
+from ratelimit_svc.model import BAD_KEY, Code, Grant, Plan, Request, Verdict
+from ratelimit_svc.owed import Owed
 from ratelimit_svc.policy import Policy
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.store import Store, Untaken
 from ratelimit_svc.store.memory import MemoryStore
+from ratelimit_svc.unanswered import Unanswered
 from ratelimit_svc.waiting import Answer, Waiting, WaitingLine, WaitingLines
 
 TIMEOUTS_KEPT = 1024
@@ -96,18 +96,23 @@ class Limiter:
         self._planner_of = partial(plans.Planner, prefix=options.key_prefix, keep_requests=options.dynamic_metadata)
         self._planner = self._planner_of(None)
         self.plans = plans.PlanMemory(self._plan, most_bytes=options.plan_memory_bytes)
-        self._policy = Policy(local, replicas=options.replicas)
         self._patience_s = lru_cache(TIMEOUTS_KEPT)(self._patience_of)
-        self._deadlines = Deadlines[Waiting](self._loop, self._expire)
         self.waiting = WaitingLines()
-        self._clock = clock
         self.owed = Owed(clock, most_keys=options.owed_keys)
+        self._unanswered = Unanswered(
+            Policy(local, replicas=options.replicas),
+            self.owed,
+            clock=clock,
+            metrics=metrics,
+            never_deny=options.shadow_mode,
+            tell=self._tell,
+            on_over_limit=self._note_over_limit,
+        )
+        self._deadlines = Deadlines[Waiting](self._loop, self._unanswered.expire)
         self._commits = GroupCommit(
             store, self.waiting, self.owed, most=options.batches_in_flight, settle=self._settle, metrics=metrics
         )
         self._denials = Denials(self._loop.time, every_s=options.denial_log_every_s, tell=on_denial)
-        self._failed: deque[tuple[Waiting, StoreUnavailableError]] = deque()
-        """Those whom the store has failed, and who will be told by policy in the loop's next turns."""
 
     def __repr__(self) -> str:
         return f"<Limiter: {self.waiting.requests} waiting, {self.plans!r}>"
@@ -125,7 +130,7 @@ class Limiter:
     def use(self, rules: RuleSet) -> None:
         """Put these rules in force. Windows keep their counts: keys do not name limits."""
         self._planner = self._planner_of(rules)
-        self._policy.clear()
+        self._unanswered.policy.clear()
         self.plans.clear()
 
     def submit(self, data: bytes, answer: Answer, *, timeout_s: float | None = None) -> Waiting | None:
@@ -150,9 +155,9 @@ class Limiter:
             answer(plan.answer)
             return None
         waiting = Waiting(plan, answer)
-        if self.waiting.requests + len(self._failed) >= self._queue_limit:
+        if self.waiting.requests + len(self._unanswered) >= self._queue_limit:
             self._metrics.policy_decisions.shed += 1
-            self._answer_by_policy(waiting, StoreUnavailableError("too many requests wait for the store"))
+            self._unanswered.answer(waiting, StoreUnavailableError("too many requests wait for the store"))
             return None
         self._deadlines.add(waiting, self._patience_s(timeout_s))
         self.waiting.add(waiting)
@@ -189,7 +194,7 @@ class Limiter:
     def close(self) -> None:
         """Forget what is left."""
         self._deadlines.close()
-        self._failed.clear()
+        self._unanswered.close()
         self._commits.close()
 
     def _plan(self, data: bytes) -> Plan:
@@ -212,17 +217,15 @@ class Limiter:
     def _settle(self, line: WaitingLine, grant: Grant | Untaken) -> None:
         """Answer a line's requests. Grants go first to those that the policy has already let pass, last to who has gone."""
         if isinstance(grant, Untaken):
-            self._fail(line, grant)
+            self._unanswered.fail(line, grant)
             return
         if grant.granted == BAD_KEY:
-            self._learn(line, 0)
-            foreign = StoreUnavailableError("a window's key holds something that is not ours")
-            self._metrics.store_failures.bad_key += self._to_policy(line, foreign)
+            self._unanswered.spoilt(line)
             return
         grants = grant.granted
         plan, requests = line.plan, line.requests
         if line.let_pass:
-            self._learn(line, grants)
+            self._unanswered.learn(line, grants)
             grants = line.charged or 0
         line.charged = 0
         requests = [waiting for waiting in requests if not waiting.done]
@@ -262,84 +265,6 @@ class Limiter:
             self._denials.note(plan, grant, requests)
         except Exception as error:  # noqa: BLE001 — whatever a log does
             self._loop.call_exception_handler({"message": "a denial could not be logged", "exception": error})
-
-    # ── without the store ─────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _expire(self, waiting: Waiting) -> None:
-        """Answer a request whose time is up. What the store may yet grant it is handed out by `_settle`."""
-        self._metrics.store_failures.timeout += 1
-        self._answer_by_policy(waiting, StoreUnavailableError("the store did not answer in time"))
-
-    def _fail(self, line: WaitingLine, untaken: Untaken) -> None:
-        """Answer a line that the store did not take, or not for sure."""
-        failed = self._to_policy(line, untaken.error)
-        if untaken.late:
-            self._metrics.store_failures.late += failed
-        else:
-            self._metrics.store_failures.unavailable += failed
-        if untaken.outcome is None:
-            self._learn(line, 0)
-        else:
-            untaken.outcome.add_done_callback(partial(self._on_outcome, line))
-
-    def _on_outcome(self, line: WaitingLine, outcome: asyncio.Future[int]) -> None:
-        """Note what became of a line whose answer came too late, or never."""
-        if not outcome.cancelled():
-            self._learn(line, outcome.result())
-
-    def _learn(self, line: WaitingLine, charged: int) -> None:
-        """Note how many of a line's requests the store charged: of those let pass the others are owed."""
-        for _ in range(line.learn(charged)):
-            self._owe(line.owes)
-
-    def _owe(self, debts: Iterable[Debt]) -> None:
-        for debt in debts:
-            self.owed.add(replace(debt))
-
-    def _to_policy(self, line: WaitingLine, error: StoreUnavailableError) -> int:
-        """Let the policy answer a line in the next turns of the loop; return how many still waited."""
-        left = [(waiting, error) for waiting in line.requests if not waiting.done]
-        if left and not self._failed:
-            self._loop.call_soon(self._answer_failed)
-        self._failed.extend(left)
-        return len(left)
-
-    def _answer_failed(self) -> None:
-        """Answer some of those whom the store has failed. In an outage that may be all that wait: others get their turns."""
-        left = MOST_AT_ONCE
-        try:
-            while self._failed and left > 0:
-                waiting, error = self._failed.popleft()
-                if not waiting.done:
-                    left -= 1
-                    self._answer_by_policy(waiting, error)
-        finally:
-            if self._failed:
-                self._loop.call_soon(self._answer_failed)
-
-    def _answer_by_policy(self, waiting: Waiting, error: StoreUnavailableError) -> None:
-        """Answer as the rules say for when the store does not: the strongest policy among the request's gates."""
-        waiting.done = True
-        policy = waiting.plan.on_store_failure
-        self._metrics.policy_decisions.count(policy)
-        if policy is OnStoreFailure.ERROR and not self._options.shadow_mode:  # Envoy might deny for an error
-            waiting.answer(error)
-            return
-        plan, verdict, grant = self._policy.decide(waiting.plan)
-        if verdict.code is Code.OK:
-            self._note_passed(waiting, plan, grant)
-        waiting.answer(self._tell(plan, verdict))
-        if verdict.code is Code.OVER_LIMIT:
-            self._note_over_limit(plan, grant, 1)
-
-    def _note_passed(self, waiting: Waiting, share: Plan, grant: Grant | None) -> None:
-        """Note that the policy lets a request pass: what its share of the limits granted is owed unless the store has charged it."""
-        line = waiting.line
-        owes = () if grant is None else debts(waiting.plan, share, grant, self._clock())
-        if line is None or line.pay():
-            self._owe(owes)
-        else:
-            line.owes = owes
 
     def _tell(self, plan: Plan, verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> bytes:
         """Return a verdict's bytes, with what access logs want to know of it where that is asked for.

@@ -77,7 +77,11 @@ class Owed:
         now = self._clock()
         for line in lines:
             for charge in line.charges:
-                if len(found) < most and (debt := self._debts.pop(charge.key, None)) is not None and debt.until_us > now:
+                if (
+                    len(found) < most
+                    and (debt := self._debts.pop(charge.key, None)) is not None
+                    and debt.until_us > now
+                ):
                     found.append(debt)
         return found
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.model import (
     MICROSECONDS,
@@ -26,7 +25,7 @@ from ratelimit_svc.model import (
 )
 from ratelimit_svc.rules.explain import explain
 from ratelimit_svc.rules.words import in_words
-from ratelimit_svc.store import MAX_LINES, Store
+from ratelimit_svc.store import MAX_LINES, Store, Untaken
 
 MOST_SHOWN = 500
 """Requests on one page, and descriptors, and windows asked for it: a debugging human holds up nobody."""
@@ -72,11 +71,7 @@ class Recent:
         # what takes long runs in a thread: plans and rules never change
         found = await asyncio.to_thread(self._find, wanted, remembered)
         charges = {_window(charge): charge for _, plan in found for charge in plan.charges}
-        try:
-            windows = await self._windows(list(charges.values()))
-            away = ""
-        except StoreUnavailableError as error:
-            windows, away = {}, str(error)
+        windows, away = await self._windows(list(charges.values()))
         requests = await asyncio.to_thread(lambda: [self._request(*each, windows) for each in found])
         return {
             "remembered": len(self._limiter.plans),
@@ -107,16 +102,23 @@ class Recent:
                 continue
             yield request, plan
 
-    async def _windows(self, charges: Sequence[Charge]) -> dict[_Window, Outcome]:
-        """Return how the windows of these charges stand: each is asked by a check that nobody is denied by."""
+    async def _windows(self, charges: Sequence[Charge]) -> tuple[dict[_Window, Outcome], str]:
+        """Return how the windows of these charges stand, and why some are not known.
+
+        Each is asked by a check that nobody is denied by.
+        """
         outcomes: dict[_Window, Outcome] = {}
+        away = ""
         for start in range(0, len(charges), MAX_LINES):
             some = charges[start : start + MAX_LINES]
-            grants = await self._store.take([Line((_question(charge),), 1) for charge in some])
-            outcomes |= {
-                _window(charge): grant.outcomes[0] for charge, grant in zip(some, grants, strict=True) if isinstance(grant, Grant) and grant.outcomes
-            }
-        return outcomes
+            for charge, said in zip(
+                some, await self._store.take([Line((_question(charge),), 1) for charge in some]), strict=True
+            ):
+                if isinstance(said, Untaken):
+                    away = str(said.error)
+                elif said.outcomes:
+                    outcomes[_window(charge)] = said.outcomes[0]
+        return outcomes, away
 
     def _request(self, request: Request, plan: Plan, windows: dict[_Window, Outcome]) -> Told:
         told: Told = {"domain": request.domain}

@@ -21,6 +21,7 @@ from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.metrics.page import Page
 from ratelimit_svc.model import MICROSECONDS, Code
+from ratelimit_svc.owed import Owed
 from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
@@ -39,7 +40,7 @@ from ratelimit_svc.wire.tls import ServerTls, TlsFilesError
 DRAINING = "draining"
 
 EXPIRE_EVERY_S = 0.1
-"""How often windows in memory that hold nothing are forgotten, if no request does it."""
+"""How often windows in memory that hold nothing are forgotten, if no request does it, and hits owed that count no more."""
 
 SWITCH_S = 0.0005
 """How long another thread may keep the loop waiting for the interpreter: rules compile beside it, and pages of metrics are made.
@@ -62,7 +63,7 @@ async def serve(settings: Settings) -> None:
         _on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
         _allow_many_files()
         metrics = Metrics()
-        state = State(settings, Health(NO_RULES), metrics, store_up=settings.redis_url is None)
+        state = State(settings, Health(NO_RULES), metrics, store_up=settings.redis is None)
         local = MemoryStore(_steady_us, most_keys=settings.memory_store_keys)
         store = await life.enter_async_context(_store(settings, state, local))
         limiter = Limiter(
@@ -86,7 +87,7 @@ async def serve(settings: Settings) -> None:
             log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
 
         # start
-        await life.enter_async_context(_running("expiry", _expire(local), stop))
+        await life.enter_async_context(_running("expiry", _expire(local, limiter.owed), stop))
         await life.enter_async_context(_running("garbage", garbage.collect_when_quiet(lambda: metrics.requests), stop))
         await life.enter_async_context(_running("pressure", pressure.watch(lag), stop))
         await life.enter_async_context(_running("rules watch", _watch_rules(settings, state, limiter, look), stop))
@@ -135,6 +136,7 @@ def _options(settings: Settings) -> Options:
         store_timeout_s=settings.store_timeout_us / MICROSECONDS,
         deadline_margin_s=settings.deadline_margin_us / MICROSECONDS,
         replicas=settings.replicas,
+        owed_keys=settings.owed_keys,
         queue_limit=settings.queue_limit,
         plan_memory_bytes=settings.plan_memory_bytes,
         key_prefix=settings.cache_key_prefix,
@@ -182,12 +184,12 @@ def _tls(settings: Settings, state: State) -> ServerTls | None:
 @asynccontextmanager
 async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncIterator[MemoryStore | RedisStore]:
     """Open the store that the settings name."""
-    if settings.redis_url is None:
+    if settings.redis is None:
         log.warning("REDIS_URL is not set: windows are kept in this process's memory, right for one replica only")
         yield local
         return
     async with RedisStore(
-        settings.redis_url,
+        settings.redis,
         timeout_s=settings.store_timeout_us / MICROSECONDS,
         key_prefix=settings.cache_key_prefix,
         on_up=state.on_store_up,
@@ -243,10 +245,11 @@ async def _watch_rules(settings: Settings, state: State, limiter: Limiter, look:
     await watch(settings.rules_path, on_rules, state.on_rules_error, loader=loader, wake=look)
 
 
-async def _expire(windows: MemoryStore) -> None:
+async def _expire(windows: MemoryStore, owed: Owed) -> None:
     while True:
         await asyncio.sleep(EXPIRE_EVERY_S)
         windows.expire(_steady_us())
+        owed.expire()
 
 
 async def _publish_health(health: Health, watched: WireHealth) -> None:

@@ -113,7 +113,7 @@ class State:
             "version": __version__,
             "shadow_mode": self.settings.shadow_mode,
             "store": {
-                "kind": "redis" if self.settings.redis_url else "memory",
+                "kind": "redis" if self.settings.redis else "memory",
                 "url": self.settings.redis_url_shown,
                 "up": self.store_up,
                 "reason": self.store_reason,

@@ -103,7 +103,7 @@ def deciding(plan: Plan, grant: Grant) -> int | None:
 
 
 def _statuses(plan: Plan, grant: Grant, status: Callable[[Charge, Outcome, bool], Status]) -> tuple[Status, ...]:
-    charges, (_, outcomes, overdrawn) = plan.charges, grant
+    charges, (_, outcomes, overdrawn, _) = plan.charges, grant
     statuses = []
     for meaning in plan.descriptors:
         if not isinstance(meaning, tuple):

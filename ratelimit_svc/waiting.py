@@ -43,6 +43,9 @@ class WaitingLine:
 
     __slots__ = ("charged", "due", "let_pass", "owes", "plan", "requests")
 
+    owes: Sequence[Debt]
+    """What each of those that were let pass owes."""
+
     def __init__(self, plan: Plan, requests: list[Waiting]) -> None:
         self.plan = plan
         self.requests = requests
@@ -52,8 +55,7 @@ class WaitingLine:
         """How many requests the store charged for which nobody has passed yet; None: with the store."""
         self.let_pass = 0
         """How many were let pass by policy while it was with the store."""
-        self.owes: Sequence[Debt] = ()
-        """What each of them owes."""
+        self.owes = ()
 
     def pay(self) -> bool:
         """Note that one is let pass by policy. Return whether it has to be owed: not if the store has charged it, or may have."""
@@ -97,7 +99,7 @@ class WaitingLines:
             if plan.coalesces:
                 self._joinable[plan] = line
         line.requests.append(waiting)
-        if waiting.due > line.due:
+        if waiting.due > line.due:  # noqa: PLR1730 — in a quarter of the time that `max` takes
             line.due = waiting.due
 
     def next_batch(self, most_charges: int = MAX_CHARGES) -> list[WaitingLine]:

@@ -29,6 +29,7 @@ BOTH_LOOPS = {
     "test_coalescing",
     "test_in_time",
     "test_policy",
+    "test_handshake",
 }
 """Tests that run on both loops, which differ in what a broken connection raises and in their timers."""
 

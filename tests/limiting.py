@@ -70,12 +70,12 @@ def rules_of(*descriptors: Sequence[Rule], tenant: str | None = None, domain: st
     return RuleSet({domain: Domain(domain, tenant, Node.of(nodes))}, every, **others)
 
 
-def make(store, *, rules: str | RuleSet | None = RULES, on_denial=None, **options) -> Limiter:
+def make(store, *, rules: str | RuleSet | None = RULES, on_denial=None, clock=lambda: START, **options) -> Limiter:
     """A limiter of these rules, or without any."""
     limiter = Limiter(
         store=store,
-        local=MemoryStore(lambda: START),
-        clock=lambda: START,
+        local=MemoryStore(clock),
+        clock=clock,
         decode=rls.decode,
         encode=as_it_is,
         metrics=Metrics(),
@@ -94,9 +94,16 @@ async def tell(limiter: Limiter, data: bytes) -> Verdict:
     return verdict
 
 
+async def grants(store: Store, lines: Sequence[Line]) -> list[Grant]:
+    """Take a batch of which every line must be taken."""
+    found = [said for said in await store.take(lines) if isinstance(said, Grant)]
+    assert len(found) == len(lines)
+    return found
+
+
 async def settled(limiter: Limiter) -> None:
     """Wait until the store has taken all that waited."""
-    await until(lambda: limiter._commits.idle and not limiter._failed)
+    await until(lambda: limiter._commits.idle and not limiter._unanswered)
 
 
 def asks(*descriptors: str, hits: int = 0) -> bytes:

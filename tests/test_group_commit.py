@@ -11,6 +11,7 @@ import pytest
 from ratelimit_svc.deadlines import MOST_AT_ONCE
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Code, Grant
+from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.waiting import MAX_REQUESTS
 from tests.limiting import Answers, asks, make, settled
@@ -21,10 +22,10 @@ class Calls:
 
     def __init__(self, windows: MemoryStore) -> None:
         self.windows = windows
-        self.open: list[tuple[list[Any], asyncio.Future[list[Grant]]]] = []
+        self.open: list[tuple[list[Any], asyncio.Future[list[Grant | Untaken]]]] = []
         self.sizes: list[int] = []
 
-    def take(self, lines):
+    def take(self, lines, due=None):
         taken = asyncio.get_running_loop().create_future()
         self.open.append((list(lines), taken))
         self.sizes.append(sum(line.n for line in lines))
@@ -33,7 +34,7 @@ class Calls:
     def answer(self) -> None:
         """Answer the oldest call that is open."""
         lines, taken = self.open.pop(0)
-        taken.set_result(self.windows.take_now(lines))
+        taken.set_result([*self.windows.take_now(lines)])
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ async def test_a_crowd_of_equal_requests_goes_in_parts(calls):
 class Refusing:
     """A store that does not even begin."""
 
-    def take(self, lines):
+    def take(self, lines, due=None):
         raise StoreUnavailableError("away")
 
 
@@ -180,7 +181,7 @@ async def test_a_batch_that_failed_is_freed_at_once(calls):
     try:
         limiter.submit(asks("tenant=a"), answers)
         await turns()
-        calls.open.pop()[1].set_exception(StoreUnavailableError("away"))
+        calls.open.pop()[1].set_result([Untaken(StoreUnavailableError("away"))])
         await answers.wait(1)
         limiter.close()
         del answers

@@ -28,7 +28,7 @@ from ratelimit_svc.model import (
 from ratelimit_svc.plans import Planner
 from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
-from tests.limiting import make, rules_of, sends, tell
+from tests.limiting import grants, make, rules_of, sends, tell
 
 PAGE = (Path(__file__).parents[1] / "docs" / "roles.md").read_text("utf-8")
 HEAD = "| before | asked | answer | told | after |\n|---|---|---|---|---|\n"
@@ -153,7 +153,7 @@ async def _counted(store: Store, planner: Planner, place: int, several: list[Kno
     most, held = 2**31, {}
     for charge in charges_of(planner, place):
         check = charge._replace(role=Role.GATE, kind=Kind.CHECK, hits=0, limit=most, overdraft=Overdraft.NEVER)
-        (grant,) = await store.take([Line((check,), 1)])
+        (grant,) = await grants(store, [Line((check,), 1)])
         held[charge.rule.id] = most - grant.outcomes[0].remaining
     return " + ".join(str(held[one.rule.id]) for one in several if one.rule.id in held) or "-"
 

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-from redis.asyncio.connection import parse_url
 
 from ratelimit_svc import logs
 from ratelimit_svc.errors import SettingsError
@@ -68,10 +67,12 @@ def test_defaults() -> None:
     """The defaults are the reference implementation's, where it has the setting."""
     settings = Settings()
     assert (settings.host, settings.port, settings.grpc_host, settings.grpc_port) == ("0.0.0.0", 8080, "0.0.0.0", 8081)
-    assert (settings.redis_url, settings.redis_url_shown) == (None, None)
+    assert (settings.redis, settings.redis_per_second, settings.redis_url_shown) == (None, None, None)
     assert settings.rules_path == Path("/srv/runtime_data/current/config")
     assert (settings.store_timeout_us, settings.deadline_margin_us) == (100_000, 2_000)
     assert (settings.drain_delay_us, settings.drain_timeout_us) == (5_000_000, 5_000_000)
+    assert (settings.breaker_latency_us, settings.queue_age_us, settings.loop_lag_us) == (50_000, 50_000, 20_000)
+    assert (settings.denial_memory_keys, settings.owed_keys) == (100_000, 100_000)
     assert (settings.plan_memory_bytes, settings.max_message_bytes) == (64 * 1024**2, 4 * 1024**2)
 
 
@@ -103,6 +104,8 @@ def test_an_error_names_the_flag() -> None:
 
 def test_there_is_no_flag_for_a_password() -> None:
     """A password in a flag would be seen by every user of the machine."""
+    secrets = {setting.field for setting in TABLE if setting.flag is None}
+    assert secrets == {f"redis{which}{kind}_auth" for which in ("", "_per_second") for kind in ("", "_sentinel")}
     with pytest.raises(SettingsError, match="no such flag: redis_auth"):
         Settings.from_environment({}, {"redis_auth": "secret"})
 
@@ -211,6 +214,8 @@ def test_the_store_has_some_time(text: str) -> None:
 
 def test_ranges() -> None:
     """Every number has a range, and what lies outside is refused."""
+    for variable in ("DENIAL_MEMORY_KEYS", "OWED_KEYS"):
+        assert "must be a whole number, 0 …" in refused(**{variable: "-1"})
     for variable in ("REPLICAS", "QUEUE_LIMIT", "PLAN_MEMORY_BYTES", "MEMORY_STORE_KEYS", "MAX_MESSAGE_BYTES"):
         assert "must be a whole number" in refused(**{variable: "0"})
         assert "must be a whole number" in refused(**{variable: "0xffffffffffffffff"})
@@ -241,130 +246,6 @@ def test_rules_path_of_the_reference() -> None:
 def test_rules_go_before_the_runtime_settings() -> None:
     """RULES is the one path, and may be a file."""
     assert read(RULES="rules.yaml", RUNTIME_ROOT="/data").rules_path == Path("rules.yaml")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Redis
-
-
-@pytest.mark.parametrize(
-    ("address", "url"),
-    [
-        ("redis:6379", "redis://redis:6379"),
-        ("127.0.0.1:6379/2", "redis://127.0.0.1:6379/2"),
-        ("[::1]:6379", "redis://[::1]:6379"),
-        ("redis://host", "redis://host"),
-        ("redis://host:1/3", "redis://host:1/3"),
-        ("redis://[fe80::1%25eth0]:1", "redis://[fe80::1%25eth0]:1"),
-        ("rediss://user:p%40ss@host:1/0", "rediss://user:p%40ss@host:1/0"),
-        ("redis://:secret@host:1", "redis://:secret@host:1"),
-        ("redis://host:1?db=4&health_check_interval=10", "redis://host:1?db=4&health_check_interval=10"),
-        ("/var/run/redis.sock", "unix:///var/run/redis.sock"),
-        ("/tmp/a b?c", "unix:///tmp/a%20b%3Fc"),
-        ("unix:///tmp/redis.sock?db=1", "unix:///tmp/redis.sock?db=1"),
-        ("unix://user:secret@/tmp/redis.sock", "unix://user:secret@/tmp/redis.sock"),
-    ],
-)
-def test_redis_addresses(address: str, url: str) -> None:
-    """Each form of address becomes a URL that redis-py reads."""
-    assert read(REDIS_URL=address).redis_url == url
-    assert parse_url(url)
-
-
-WRONG_ADDRESSES = [
-    "redis",
-    "host:",
-    ":6379",
-    "host:0",
-    "host:65536",
-    "host:port",
-    "::1:6379",
-    "[::1:6379",
-    "a:1,b:2",
-    "host:1/x",
-    "host 1:1",
-    "http://:secret@host:1",
-    "redis://",
-    "redis://:sec/ret@host:1",
-    "redis://:sec@ret@host:1",
-    "redis://:secret",
-    "redis://:secret@host:99999",
-    "redis://:secret@host:1/db",
-    "redis://:secret@a:1,b:2",
-    "unix://:secret@relative/path",
-    "user:secret@host:1",
-]
-
-
-@pytest.mark.parametrize("address", WRONG_ADDRESSES)
-def test_wrong_redis_address(address: str) -> None:
-    """A wrong address is told the right forms; a password in it is not repeated."""
-    text = refused(REDIS_URL=address)
-    assert text.startswith("REDIS_URL (--redis-url)")
-    assert "must be host:port, /path/of/socket, redis://host:port/db" in text
-    assert "sec" not in text
-
-
-def test_a_plain_wrong_address_is_repeated() -> None:
-    """Where no password can be, the text is shown."""
-    assert refused(REDIS_URL="redis").startswith("REDIS_URL (--redis-url)='redis': must be host:port")
-
-
-@pytest.mark.parametrize(
-    ("auth", "user", "password"),
-    [
-        ("secret", None, "secret"),
-        ("me:secret", "me", "secret"),
-        ("me:a:b", "me", "a:b"),
-        ("p@s/s?w#%20", None, "p@s/s?w#%20"),
-    ],
-)
-@pytest.mark.parametrize("address", ["host:1/2", "unix:///tmp/redis.sock"])
-def test_redis_auth(address: str, auth: str, user: str | None, password: str) -> None:
-    """REDIS_AUTH is taken as it is; redis-py gets it percent-encoded in the URL, and reads it back unchanged."""
-    url = read(REDIS_URL=address, REDIS_AUTH=auth).redis_url
-    assert url is not None
-    found = parse_url(url)
-    assert (found.get("username"), found.get("password")) == (user, password)
-    assert found.get("host", found.get("path")) in ("host", "/tmp/redis.sock")
-
-
-@pytest.mark.parametrize("address", ["redis://:other@host:1", "redis://host:1?password=other"])
-def test_two_passwords(address: str) -> None:
-    """Two passwords are one too many."""
-    assert "REDIS_URL and REDIS_AUTH both carry a password" in refused(REDIS_URL=address, REDIS_AUTH="secret")
-
-
-def test_a_password_without_redis() -> None:
-    """A password alone is a forgotten address: better told than run on memory."""
-    assert refused(REDIS_AUTH="secret").startswith("REDIS_AUTH is set, but REDIS_URL is not")
-
-
-def test_socket_type_must_fit() -> None:
-    """A socket type that says something else than the address is an error; one that agrees is fine."""
-    assert "must fit REDIS_URL, which is unix" in refused(REDIS_URL="/tmp/s", REDIS_SOCKET_TYPE="tcp")
-    assert "must fit REDIS_URL, which is tcp" in refused(REDIS_URL="host:1", REDIS_SOCKET_TYPE="unix")
-    assert read(REDIS_URL="redis:6379", REDIS_SOCKET_TYPE="tcp").redis_url == "redis://redis:6379"
-
-
-@pytest.mark.parametrize(
-    ("address", "auth", "shown"),
-    [
-        ("host:1", "", "redis://host:1"),
-        ("host:1", "me:secret", "redis://***@host:1"),
-        ("rediss://me:secret@host:1/2", "", "rediss://***@host:1/2"),
-        ("redis://secret@host:1", "", "redis://***@host:1"),
-        ("redis://host:1?password=secret&db=3", "", "redis://***@host:1?db=3"),
-        ("redis://host:1?ssl_password=secret", "", "redis://host:1"),
-        ("unix://me:secret@/tmp/s?db=1", "", "unix://***@/tmp/s?db=1"),
-    ],
-)
-def test_the_password_never_shows(address: str, auth: str, shown: str) -> None:
-    """Settings can be printed, and the URL shown, without giving the password away."""
-    settings = read(REDIS_URL=address, REDIS_AUTH=auth)
-    assert settings.redis_url_shown == shown
-    for text in (repr(settings), str(settings), f"{settings}"):
-        assert "secret" not in text
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -94,4 +94,6 @@ def _sign(text: str) -> tuple[int, str]:
 
 TEXT = Kind("text", str, is_text=True)
 BOOLEAN = Kind("true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)", read_switch)
+BOOLEAN_IF_SET = Kind(BOOLEAN.rule, lambda text: read_switch(text) if text else None, is_text=True)
+"""None where it is not set, or set but empty: then something else tells."""
 PORT = integer(0, 65_535)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ratelimit_svc.errors import SettingsError
+from ratelimit_svc.settings.files import readable
 
 
 class TlsFiles(NamedTuple):
@@ -34,13 +35,5 @@ def tls_files(*, cert: str, key: str, client_ca: str, client_san: str) -> TlsFil
         )
     for variable, text in (named | {"GRPC_CLIENT_TLS_CACERT": client_ca}).items():
         if text:
-            _check(variable, Path(text))
+            readable(variable, text)
     return TlsFiles(Path(cert), Path(key), Path(client_ca) if client_ca else None, client_san or None)
-
-
-def _check(variable: str, path: Path) -> None:
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise SettingsError(f"{variable}={str(path)!r}: cannot be read: {error.strerror}") from None

@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from random import uniform
+from secrets import token_hex
 from typing import Self
 
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Grant, Line
+from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.redis import commands, handshake, sentinel
-from ratelimit_svc.store.redis.connection import Connection, fail
+from ratelimit_svc.store.redis.connection import Connection
 from ratelimit_svc.store.redis.where import Kind, Where
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 0.5
@@ -67,6 +69,7 @@ class RedisStore:
         self._where = Where.of_url(where) if isinstance(where, str) else where
         self._timeout_s = timeout_s
         self._probe = commands.of(b"SET", f"{key_prefix}ratelimit-svc:probe".encode(), b"1", b"PX", b"1000")
+        self._receipt = f"{key_prefix}ratelimit-svc:receipt:{token_hex(8)}".encode()
         self._clock = clock
         self._on_up, self._on_down = on_up, on_down
         self._connection: Connection | None = None
@@ -100,17 +103,32 @@ class RedisStore:
             self._connection.close("the store is closed")
             self._connection = None
 
-    def take(self, lines: Sequence[Line]) -> asyncio.Future[list[Grant]]:
+    def take(self, lines: Sequence[Line], due: float | None = None) -> asyncio.Future[list[Grant | Untaken]]:  # noqa: ARG002
         """Charge a batch; see `Store.take`. It is written at once, behind the takes that are in flight.
 
         It is sent once: again only after NOSCRIPT, which proves that it did not run.
         """
+        answer: asyncio.Future[list[Grant | Untaken]] = asyncio.get_running_loop().create_future()
         if self._connection is None:
-            answer: asyncio.Future[list[Grant]] = asyncio.get_running_loop().create_future()
-            fail(answer, self._why_down or "not connected")
+            answer.set_result([Untaken(StoreUnavailableError(self._why_down or "not connected"))] * len(lines))
             return answer
         now = 0 if self._clock is None else self._clock()
-        return self._connection.ask(commands.take(lines, now), partial(commands.grants, lines=lines))
+        command = commands.take(lines, receipt=self._receipt, now=now)
+        asked = self._connection.ask(command, partial(commands.taken, lines=lines))
+
+        def settle(asked: asyncio.Future[commands.Taken]) -> None:
+            if answer.done():
+                return
+            error = None if asked.cancelled() else asked.exception()
+            if isinstance(error, StoreUnavailableError):
+                answer.set_result([Untaken(error)] * len(lines))
+            elif error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result([*(asked.result().grants or [])])
+
+        asked.add_done_callback(settle)
+        return answer
 
     def _heard(self, refusal: str | None) -> None:
         """Note that the store has answered, or what it refused a command for."""

@@ -2,7 +2,7 @@
 
 Addresses, unix sockets, TLS, AUTH, SELECT and CLIENT SETINFO are redis-py's. So are the questions asked before the first
 take: the script is loaded, INFO says whether it is a primary and what an operator should know, PING shows that it answers
-in time.
+in time. Secrets and certificates are what is in their files when a connection is opened.
 """
 
 import asyncio
@@ -129,7 +129,8 @@ def _context(tls: Tls) -> ssl.SSLContext:
         try:
             context.load_cert_chain(tls.cert, tls.key, password=_no_passphrase)
         except (OSError, ValueError) as error:
-            raise StoreUnavailableError(f"{tls.cert} and {tls.key} are no certificate with its key: {error}") from None
+            files = f"{tls.cert} and {tls.key} are" if tls.key else f"{tls.cert} is"
+            raise StoreUnavailableError(f"{files} no certificate with its key: {error}") from None
     return context
 
 

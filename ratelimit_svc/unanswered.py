@@ -1,0 +1,146 @@
+"""Unanswered: the requests that the store did not answer, or not in time. The policy answers them, at once or very soon.
+
+What a local share of the limits lets pass is owed to the store, unless the store turns out to have charged it: a line that was
+with the store when its requests were answered learns later what became of it, and only what was not charged is owed then.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+
+from ratelimit_svc.deadlines import MOST_AT_ONCE
+from ratelimit_svc.errors import StoreUnavailableError
+from ratelimit_svc.metrics import Metrics
+from ratelimit_svc.model import Code, Grant, OnStoreFailure, Plan, Verdict
+from ratelimit_svc.owed import Debt, Owed, debts
+from ratelimit_svc.policy import Policy
+from ratelimit_svc.store import Untaken
+from ratelimit_svc.waiting import Waiting, WaitingLine
+
+
+class Unanswered:
+    """Answers by policy.
+
+    Args:
+        policy: decides.
+        owed: is told what the store has yet to be told.
+        clock: the time in µs, that of the windows in memory.
+        metrics: counts why the store did not answer, and what was decided.
+        never_deny: true if an error would be a denial that nobody is to have (`shadow_mode`).
+        tell: makes an answer of a verdict.
+        on_over_limit: told of each request over its limits, once it is answered.
+
+    Resource handling: belongs to the running event loop; `close` forgets whoever still waits.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        owed: Owed,
+        *,
+        clock: Callable[[], int],
+        metrics: Metrics,
+        never_deny: bool,
+        tell: Callable[[Plan, Verdict], bytes],
+        on_over_limit: Callable[[Plan, Grant | None, int], None],
+    ) -> None:
+        self.policy = policy
+        self._owed = owed
+        self._clock = clock
+        self._metrics = metrics
+        self._never_deny = never_deny
+        self._tell, self._on_over_limit = tell, on_over_limit
+        self._loop = asyncio.get_running_loop()
+        self._failed: deque[tuple[Waiting, StoreUnavailableError]] = deque()
+        """Those whom the store has failed, and who will be answered in the loop's next turns."""
+
+    def __len__(self) -> int:
+        return len(self._failed)
+
+    def close(self) -> None:
+        """Forget all."""
+        self._failed.clear()
+
+    def expire(self, waiting: Waiting) -> None:
+        """Answer a request whose time is up. What the store may yet grant it is not owed."""
+        self._metrics.store_failures.timeout += 1
+        self.answer(waiting, StoreUnavailableError("the store did not answer in time"))
+
+    def fail(self, line: WaitingLine, untaken: Untaken) -> None:
+        """Answer a line that the store did not take, or not for sure."""
+        failed = self._answer_soon(line, untaken.error)
+        if untaken.late:
+            self._metrics.store_failures.late += failed
+        else:
+            self._metrics.store_failures.unavailable += failed
+        if untaken.outcome is None:
+            self.learn(line, 0)
+        else:
+            untaken.outcome.add_done_callback(partial(self._on_outcome, line))
+
+    def spoilt(self, line: WaitingLine) -> None:
+        """Answer a line that has a key which holds something that is not ours."""
+        self.learn(line, 0)
+        foreign = StoreUnavailableError("a window's key holds something that is not ours")
+        self._metrics.store_failures.bad_key += self._answer_soon(line, foreign)
+
+    def learn(self, line: WaitingLine, charged: int) -> None:
+        """Note how many of a line's requests the store charged: of those that were let pass, the others are owed."""
+        for _ in range(line.learn(charged)):
+            self._owe(line.owes)
+
+    def answer(self, waiting: Waiting, error: StoreUnavailableError) -> None:
+        """Answer as the rules say for when the store does not: by the strongest policy among the request's gates."""
+        waiting.done = True
+        policy = waiting.plan.on_store_failure
+        self._metrics.policy_decisions.count(policy)
+        if policy is OnStoreFailure.ERROR and not self._never_deny:  # Envoy might deny for an error
+            waiting.answer(error)
+            return
+        plan, verdict, grant = self.policy.decide(waiting.plan)
+        if verdict.code is Code.OK:
+            self._note_passed(waiting, plan, grant)
+        waiting.answer(self._tell(plan, verdict))
+        if verdict.code is Code.OVER_LIMIT:
+            self._on_over_limit(plan, grant, 1)
+
+    def _answer_soon(self, line: WaitingLine, error: StoreUnavailableError) -> int:
+        """Let a line be answered in the next turns of the loop; return how many still waited."""
+        left = [(waiting, error) for waiting in line.requests if not waiting.done]
+        if left and not self._failed:
+            self._loop.call_soon(self._answer_failed)
+        self._failed.extend(left)
+        return len(left)
+
+    def _answer_failed(self) -> None:
+        """Answer some of those whom the store has failed. In an outage that may be all that wait: others get their turns."""
+        left = MOST_AT_ONCE
+        try:
+            while self._failed and left > 0:
+                waiting, error = self._failed.popleft()
+                if not waiting.done:
+                    left -= 1
+                    self.answer(waiting, error)
+        finally:
+            if self._failed:
+                self._loop.call_soon(self._answer_failed)
+
+    def _note_passed(self, waiting: Waiting, share: Plan, grant: Grant | None) -> None:
+        """Note that a request is let pass: what its share of the limits granted is owed unless the store has charged it."""
+        line = waiting.line
+        owes = () if grant is None else debts(waiting.plan, share, grant, self._clock())
+        if line is None or line.pay():
+            self._owe(owes)
+        else:
+            line.owes = owes
+
+    def _on_outcome(self, line: WaitingLine, outcome: asyncio.Future[int]) -> None:
+        """Note what became of a line whose answer came too late, or never."""
+        if not outcome.cancelled():
+            self.learn(line, outcome.result())
+
+    def _owe(self, debts: Iterable[Debt]) -> None:
+        for debt in debts:
+            self._owed.add(replace(debt))
