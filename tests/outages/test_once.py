@@ -45,17 +45,22 @@ async def decided_alone(staged: Stage) -> float:
     return await staged.replicas[0].metric("ratelimit_svc_policy_decisions_total")
 
 
+@pytest.mark.parametrize("fate", [Way.LOSE, Way.HOLD])
 @pytest.mark.parametrize("way", ["questions", "answers"])
-async def test_a_take_that_got_lost_is_charged_exactly_once(staged, way):
-    """Lost before the store (it did not run) or behind it (it did): the caller has passed either way, so it counts, once."""
+async def test_a_take_without_an_answer_in_time_is_charged_exactly_once(staged, way, fate):
+    """Lost or late, before the store (it did not run) or behind it (it did): its caller has passed each time, so it counts, once."""
     (proxy,) = staged.proxies.values()
     caller = await connect(staged.replicas[0])
-    tenant = f"lost-{way}"
+    tenant = f"{fate.name}-{way}"
     assert (await of_the_store(staged, caller, tenant)).remaining == 99
     lost_before = await decided_alone(staged)
-    setattr(proxy, way, Way.LOSE)
+    setattr(proxy, way, fate)
     await asked(caller, tenant)
     assert await decided_alone(staged) == lost_before + 1
+    for number in range(
+        4
+    ):  # until later than STORE_TIMEOUT, and sooner than the connection is given up for its silence
+        await asked(caller, f"{tenant}-{number}")
     await proxy.heal()
     await staged.at_store()
     passed, others = 2, await decided_alone(staged)
