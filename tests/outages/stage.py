@@ -86,13 +86,19 @@ class Run:
         """The stretches in which every decision was the store's."""
         return judges.by_store(self.looks.seen)
 
+    @property
+    def _kept(self) -> list[Span]:
+        """The same, each before or after the store was back: it may have lost what it had."""
+        at_s = self.back_s or 0.0
+        return [part for span in self.by_store for part in judges.without(span, [(at_s, at_s)])]
+
     def findings(self, *, emptied: bool = False) -> list[str]:
         """Return what is wrong. `emptied`: the store has lost what it had, once."""
         calls, took = self.load.calls, self.machine.took
         most = judges.bound(self.limit, replicas=len(self.load.replicas), emptied=emptied)
         found = judges.late(calls, took) + judges.errors(calls, took)
         found += judges.overfull(calls, window_s=self.window_s, bound=most)
-        for span in self.by_store:
+        for span in self._kept:
             found += judges.overfull(judges.within(calls, span), window_s=self.window_s, bound=self.limit)
         if self.back_s is not None:
             found += judges.slow(self.looks.seen, took, back_s=self.back_s)

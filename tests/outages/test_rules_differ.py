@@ -8,7 +8,7 @@ from tests.outages.stage import rules, stage, write_rules
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
-SMALL, LARGE, WINDOW_S = 10, 20, 2
+SMALL, LARGE, WINDOW_S = 10, 20, 1
 FEW, MANY = 10, 60
 
 
@@ -21,9 +21,9 @@ async def test_limits_and_slices_differ(tmp_path):
             await run.load.for_s(WINDOW_S)
             for limit, slices in ((LARGE, MANY), (LARGE, FEW), (SMALL, FEW), (SMALL, MANY)):
                 write_rules(ahead.folder, rules(limit, window_s=WINDOW_S, slices=slices))
-                await run.load.for_s(1.5)
+                await run.load.for_s(1.2)
             alike_s = run.load.began_s + run.load.seconds
-            await run.load.for_s(1.5 * WINDOW_S)
+            await run.load.for_s(2.5 * WINDOW_S)
         assert await ahead.metric("ratelimit_svc_rules_loads_total", result="ok") == 5
     assert run.findings() == []
     busiest = [call for call in run.load.calls if call.tenant == run.load.tenant(0)]

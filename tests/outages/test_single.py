@@ -1,13 +1,11 @@
 """One Valkey or Redis that dies, hangs, is slow or far away, under load: answers in time, and windows within their bounds."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from ratelimit_svc.demo.parts import redis
-from tests.outages.stage import Stage, empty, stage, stopped
+from tests.outages.stage import empty, stage, stopped
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
@@ -15,23 +13,6 @@ AWAY_S = 10.0
 """A kill that a pod's restart takes."""
 BEFORE_S, AFTER_S = 1.5, 2.5
 """Of load in good times: until windows are full; and for more than a window, once it is over."""
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def shared(tmp_path_factory) -> AsyncIterator[Stage]:
-    """Two replicas at one store, for all scenarios of this file in turn."""
-    async with stage(tmp_path_factory.mktemp("single")) as staged:
-        async with staged.under_load("warm") as run:  # memories fill once: before any is weighed
-            await run.load.for_s(1)
-        yield staged
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def staged(shared: Stage) -> Stage:
-    """The stage, in order."""
-    await shared.heal()
-    await shared.at_store()
-    return shared
 
 
 async def test_in_good_times_no_window_holds_more_than_its_limit(staged):
