@@ -7,7 +7,7 @@ import pytest_asyncio
 from tests.outages.stage import Stage, stage
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def shared(tmp_path_factory) -> AsyncIterator[Stage]:
     """Two replicas at one store, for all scenarios in turn."""
     async with stage(tmp_path_factory.mktemp("single")) as staged:
