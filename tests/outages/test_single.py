@@ -18,7 +18,7 @@ BEFORE_S, AFTER_S = 1.5, 2.5
 async def test_in_good_times_no_window_holds_more_than_its_limit(staged):
     """And the limit is reached: the load is one that could break it."""
     async with staged.under_load("good") as run:
-        await run.load.for_s(2 * AFTER_S)
+        await run.load.for_s(2 * staged.window_s)
     assert run.findings() == []
     assert max(until_s - from_s for from_s, until_s in run.by_store) > staged.window_s
     assert sum(call.admitted and call.tenant == run.load.tenant(0) for call in run.load.calls) >= staged.limit
@@ -54,7 +54,7 @@ async def test_the_store_hangs(staged):
     async with staged.under_load("hang") as run:
         await run.load.for_s(BEFORE_S)
         with stopped(staged.store):
-            await run.load.for_s(3)
+            await run.load.for_s(2)
         run.back()
         await run.load.for_s(AFTER_S)
     assert run.findings() == []
@@ -66,7 +66,7 @@ async def test_the_store_is_far_away(staged):
         await run.load.for_s(BEFORE_S)
         for proxy in staged.proxies.values():
             proxy.delay_s = 0.2
-        await run.load.for_s(3)
+        await run.load.for_s(2)
         await staged.heal()
         run.back()
         await run.load.for_s(AFTER_S)
@@ -80,7 +80,7 @@ async def test_one_in_ten_connections_is_reset(staged):
     async with staged.under_load("reset") as run:
         for proxy in staged.proxies.values():
             proxy.reset_one_in = 10
-        await run.load.for_s(5)
+        await run.load.for_s(4)
         await staged.heal()
         run.back()
         await run.load.for_s(AFTER_S)
@@ -109,7 +109,7 @@ async def test_one_of_two_replicas_is_cut_off(staged):
     async with staged.under_load("cut") as run:
         await run.load.for_s(1)
         staged.proxies[cut].cut()
-        await run.load.for_s(3)
+        await run.load.for_s(2)
         decided = run.looks.of(other)[-1]
         await staged.proxies[cut].heal()
         run.back()

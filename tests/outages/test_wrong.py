@@ -20,7 +20,7 @@ async def test_a_service_that_keeps_no_promise_is_found_out(tmp_path):
             await run.load.for_s(0.2)
         for proxy in staged.proxies.values():
             proxy.delay_s = 0.2
-        await run.load.for_s(3)
+        await run.load.for_s(2)
         run.back()
         await run.load.for_s(1.5)
         await staged.heal()
