@@ -21,12 +21,13 @@ from ratelimit_svc.demo.parts import LOOPBACK, Replica
 from tests.outages import judges
 from tests.outages.calls import Call
 from tests.outages.judges import Span
+from tests.outages.load import TENANTS
 from tests.outages.looks import Look
 from tests.outages.proxy import FaultProxy, Way
 from tests.outages.schedule import Fault, Kind, lanes
 from tests.outages.stage import LIMIT, WINDOW_S, Run, Stage, rules, stage, write_rules
 
-REPLICAS, TENANTS, RATE = 5, 100, 800
+REPLICAS, RATE = 5, 800
 EVERY_S = 0.2
 """How often each replica is looked at; the page takes it some ms."""
 ALONE_S = 1.6

@@ -22,10 +22,16 @@ TICK_S = 0.004
 """So often, what is due is sent."""
 MOST_BEHIND = 50
 """Calls that are sent at once after we were late; more are left out, for they would be a burst of our making."""
+TENANTS = 100
 CHANNELS = 3
 """Connections to each replica."""
 ANSWERS_WITHIN_S = 5.0
 RECONNECT_S = 0.05
+
+
+def tenants(name: str) -> list[str]:
+    """Return the names of a load's tenants, who asks most first."""
+    return [f"{name}-{number:03}" for number in range(TENANTS)]
 
 
 class Load:
@@ -34,20 +40,19 @@ class Load:
     Args:
         replicas: whom to ask.
         rate: calls a second.
-        tenants: how many.
-        name: tenants' names begin with it.
+        name: of the load; see `tenants`.
         seed: of what is drawn.
     """
 
-    def __init__(self, replicas: Sequence[Replica], *, rate: int = 600, tenants: int = 100, name: str, seed: int = 1):
+    def __init__(self, replicas: Sequence[Replica], *, rate: int = 600, name: str, seed: int = 1):
         self.replicas = replicas
         self.calls: list[Call] = []
         """All, as they were sent."""
         self.began_s = 0.0
         self._rate = rate
         self._random = Random(seed)
-        self._tenants = [f"{name}-{number:03}" for number in range(tenants)]
-        self._weights = [*accumulate(1 / (rank + 1) for rank in range(tenants))]
+        self._tenants = tenants(name)
+        self._weights = [*accumulate(1 / (rank + 1) for rank in range(TENANTS))]
         self._messages = {tenant: message(tenant) for tenant in self._tenants}
         self._blocks = {timeout_s: block(timeout_s) for timeout_s in TIMEOUTS_S}
         self._callers: dict[str, list[Caller | None]] = {}

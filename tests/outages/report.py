@@ -8,8 +8,8 @@ from ratelimit_svc.loadtest import charts
 from ratelimit_svc.loadtest.charts import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series
 from tests.bench.report import machine
 from tests.outages.calls import Call
-from tests.outages.chaos import RATE, REPLICAS, TENANTS, Happened, Outcome, Verdict
-from tests.outages.load import TIMEOUTS_S
+from tests.outages.chaos import RATE, REPLICAS, Happened, Outcome, Verdict
+from tests.outages.load import TENANTS, TIMEOUTS_S
 from tests.outages.looks import Look
 from tests.outages.schedule import Kind
 from tests.outages.stage import LIMIT, WINDOW_S
