@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: help venv demo loadtest test test-tools test-h2load test-docker test-docker-peer bench soak distinct attacks chaos fuzz check proto docs envoy-config build clean
+.PHONY: help venv demo loadtest test test-tools test-h2load test-docker test-docker-peer bench soak distinct sizing attacks chaos fuzz check proto docs envoy-config build clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -87,6 +87,9 @@ chaos: venv ## Two minutes of every outage at once, five replicas: SEED=4 SECOND
 
 distinct: venv ## A million descriptors, each asked once: memory, and the longest stall
 	$(BIN)/python -m tests.bench.distinct $(ARGS)
+
+sizing: venv ## How much Redis a load takes: bytes a window, CPU and bytes of append-only file a decision (docs/redis.md)
+	$(BIN)/python -m tests.bench.sizing
 
 check: venv ## Lint, types, import layers, example rules
 	$(BIN)/ruff check .

@@ -37,6 +37,8 @@ class Waiting(Protocol):
     """Something that may be over before its deadline."""
 
     done: bool
+    since: float
+    """When it began to wait, on the same clock."""
     due: float
     """When it expires (s, on the loop's clock); written by `Deadlines`."""
 
@@ -65,7 +67,7 @@ class Deadlines(Generic[W]):
             queue = self._queues[patience_s] = deque()
         while queue and queue[0].done:  # so that the queue is about as long as requests are waiting
             queue.popleft()
-        waiting.due = due = self._loop.time() + patience_s
+        waiting.due = due = waiting.since + patience_s
         queue.append(waiting)
         if due < self._rings_at:
             self._arm(due)

@@ -28,6 +28,7 @@ class GroupCommit:
         store: takes them.
         waiting: has them.
         owed: has what the store has yet to be told.
+        clock: the time in µs, that of the windows in memory: when a batch was sent is written on its lines.
         most: how many batches may be with the store at a time.
         settle: told of each line what the store says.
         metrics: counts batches, lines and the store's latency.
@@ -40,13 +41,14 @@ class GroupCommit:
         store: Store,
         waiting: WaitingLines,
         owed: Owed,
+        clock: Callable[[], int],
         *,
         most: int,
         settle: Callable[[WaitingLine, Grant | Untaken], None],
         metrics: Metrics,
     ) -> None:
         self._store, self._waiting, self._owed = store, waiting, owed
-        self._most = most
+        self._most, self._clock = most, clock
         self._settle = settle
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
@@ -78,6 +80,7 @@ class GroupCommit:
         most_charges = MAX_CHARGES // 2 if self._owed else MAX_CHARGES
         while len(self._taking) < self._most and (batch := self._waiting.next_batch(most_charges)):
             lines = [Line(line.plan.charges, len(line.requests)) for line in batch]
+            self._stamp(batch)
             debts: list[Debt] = []
             if self._owed:
                 charges = sum([len(line.charges) for line in lines])
@@ -88,6 +91,11 @@ class GroupCommit:
             taken = self._take(lines, max([line.due for line in batch]))
             self._taking.add(taken)
             taken.add_done_callback(partial(self._on_taken, debts, batch, perf_counter_ns()))
+
+    def _stamp(self, batch: Sequence[WaitingLine]) -> None:
+        now = self._clock()
+        for line in batch:
+            line.sent_us = now
 
     def _take(self, lines: Sequence[Line], due: float) -> asyncio.Future[list[Grant | Untaken]]:
         try:

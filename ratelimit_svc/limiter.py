@@ -8,7 +8,8 @@ While a batch is with the store, whatever arrives forms the next one (`group_com
 one line, taken n at a time. No request has a task, a future or a coroutine of its own.
 
 Rules: every request is answered exactly once, in time; a take is never repeated; nothing here knows protobuf, Redis or
-HTTP. What becomes of requests is counted here, once, when a verdict is given.
+HTTP. What becomes of requests is counted here, once, when a verdict is given. A denial that is remembered (`refusals`) is told
+again without asking the store, and while too many wait, or for too long, the policy answers at once.
 """
 
 import asyncio
@@ -25,11 +26,15 @@ from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import BAD_KEY, Code, Grant, Plan, Request, Verdict
 from ratelimit_svc.owed import Owed
 from ratelimit_svc.policy import Policy
+from ratelimit_svc.pressure import Pressure
+from ratelimit_svc.refusals import Refusals, Remembered
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.store import Store, Untaken
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.unanswered import Unanswered
 from ratelimit_svc.waiting import Answer, Waiting, WaitingLine, WaitingLines
+
+OVERLOADED = "too many requests wait for the store, or for too long"
 
 TIMEOUTS_KEPT = 1024
 """Callers' timeouts whose patience is remembered: Envoy's is the same with every call."""
@@ -49,6 +54,10 @@ class Options:
     """Windows of which it is kept what the store has yet to be told."""
     queue_limit: int = 10_000
     """How many requests may wait; beyond, the policy answers at once."""
+    queue_age_s: float = 0.05
+    """How long the oldest of them may have waited; beyond, likewise."""
+    denial_memory_keys: int = 100_000
+    """Windows that are remembered to be full."""
     batches_in_flight: int = 1
     """How many batches may be with the store at a time."""
     plan_memory_bytes: int = 64 * 1024 * 1024
@@ -72,6 +81,7 @@ class Limiter:
         encode: Verdict to bytes, `verdicts.earlier` included: its other arguments are what that takes.
         metrics: counted as verdicts are given.
         options: see Options.
+        pressure: says when to shed because the process cannot keep up; None: never.
         on_denial: told of some denials, for a log.
 
     Resource handling: belongs to the running event loop; `close` forgets whoever still waits.
@@ -87,20 +97,26 @@ class Limiter:
         encode: Callable[[Verdict, int, Sequence[int]], bytes],
         metrics: Metrics,
         options: Options,
+        pressure: Pressure | None = None,
         on_denial: Callable[[Denial], None] | None = None,
     ) -> None:
         self._decode, self._encode = decode, encode
         self._metrics = metrics
         self._options, self._queue_limit = options, options.queue_limit
+        self._pressure = pressure or Pressure()
         self._loop = asyncio.get_running_loop()
         self._planner_of = partial(plans.Planner, prefix=options.key_prefix, keep_requests=options.dynamic_metadata)
         self._planner = self._planner_of(None)
         self.plans = plans.PlanMemory(self._plan, most_bytes=options.plan_memory_bytes)
         self._patience_s = lru_cache(TIMEOUTS_KEPT)(self._patience_of)
-        self.waiting = WaitingLines()
+        self.waiting = WaitingLines(options.queue_age_s)
         self.owed = Owed(clock, most_keys=options.owed_keys)
+        self._policy = Policy(local, replicas=options.replicas)
+        self.refusals = Refusals(clock, most_keys=options.denial_memory_keys)
+        self._uncounted: list[Remembered] = []
+        """What was told from memory in this turn of the loop."""
         self._unanswered = Unanswered(
-            Policy(local, replicas=options.replicas),
+            self._policy,
             self.owed,
             clock=clock,
             metrics=metrics,
@@ -110,7 +126,7 @@ class Limiter:
         )
         self._deadlines = Deadlines[Waiting](self._loop, self._unanswered.expire)
         self._commits = GroupCommit(
-            store, self.waiting, self.owed, most=options.batches_in_flight, settle=self._settle, metrics=metrics
+            store, self.waiting, self.owed, clock, most=options.batches_in_flight, settle=self._settle, metrics=metrics
         )
         self._denials = Denials(self._loop.time, every_s=options.denial_log_every_s, tell=on_denial)
 
@@ -127,10 +143,20 @@ class Limiter:
         """The rules in force."""
         return self._planner.rules
 
+    @property
+    def replicas(self) -> int:
+        """How many share a limit while the store is away."""
+        return self._policy.replicas
+
+    def share_among(self, replicas: int) -> None:
+        """Note how many replicas there are: so many share a limit from now on, but no fewer than the operator has told."""
+        self._policy.share_among(max(self._options.replicas, replicas))
+
     def use(self, rules: RuleSet) -> None:
         """Put these rules in force. Windows keep their counts: keys do not name limits."""
         self._planner = self._planner_of(rules)
         self._unanswered.policy.clear()
+        self.refusals.forget()
         self.plans.clear()
 
     def submit(self, data: bytes, answer: Answer, *, timeout_s: float | None = None) -> Waiting | None:
@@ -154,10 +180,17 @@ class Limiter:
         if plan.answer is not None:
             answer(plan.answer)
             return None
-        waiting = Waiting(plan, answer)
-        if self.waiting.requests + len(self._unanswered) >= self._queue_limit:
+        if self.refusals.windows and (refusal := self.refusals.find(plan)) is not None:
+            self._refuse(refusal, answer)
+            return None
+        waiting = Waiting(plan, answer, self._loop.time())
+        if (
+            self._pressure.shedding
+            or self.waiting.requests + len(self._unanswered) >= self._queue_limit
+            or waiting.since > self.waiting.stuck_from
+        ):
             self._metrics.policy_decisions.shed += 1
-            self._unanswered.answer(waiting, StoreUnavailableError("too many requests wait for the store"))
+            self._unanswered.answer(waiting, StoreUnavailableError(OVERLOADED))
             return None
         self._deadlines.add(waiting, self._patience_s(timeout_s))
         self.waiting.add(waiting)
@@ -212,10 +245,31 @@ class Limiter:
         patience_s = max(timeout_s - self._options.deadline_margin_s, timeout_s / 2)
         return longest if patience_s >= longest else in_steps(patience_s)
 
+    def _refuse(self, refusal: Remembered, answer: Answer) -> None:
+        """Deny a request from memory. All that are denied in one turn of the loop are counted together, in the next."""
+        if refusal.told is None:
+            refusal.told = self._tell(refusal.plan, verdicts.remembered(refusal.plan, refusal.grant))
+        if not refusal.uncounted:
+            if not self._uncounted:
+                self._loop.call_soon(self._count_refused)
+            self._uncounted.append(refusal)
+        refusal.uncounted += 1
+        answer(refusal.told)
+
+    def _count_refused(self) -> None:
+        refusals, self._uncounted = self._uncounted, []
+        for refusal in refusals:
+            requests, refusal.uncounted = refusal.uncounted, 0
+            self._metrics.denied_from_memory += requests
+            self._metrics.denied(refusal.plan, refusal.places, requests)
+            self._note_over_limit(refusal.plan, refusal.grant, requests)
+
     # ── with the store ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _settle(self, line: WaitingLine, grant: Grant | Untaken) -> None:
         """Answer a line's requests. Grants go first to those that the policy has already let pass, last to who has gone."""
+        if self.refusals.windows:
+            self.refusals.drop(line.plan)
         if isinstance(grant, Untaken):
             self._unanswered.fail(line, grant)
             return
@@ -239,6 +293,7 @@ class Limiter:
                 if not waiting.done:  # else another's answer has made its caller go
                     waiting.done = True
                     waiting.answer(told)
+            self.refusals.learn(plan, grant, line.sent_us)
             self._metrics.denied(plan, denying, len(refused))
             self._note_over_limit(plan, grant, len(refused))
 

@@ -23,6 +23,7 @@ from ratelimit_svc.metrics.page import Page
 from ratelimit_svc.model import MICROSECONDS, Code
 from ratelimit_svc.owed import Owed
 from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted
+from ratelimit_svc.refusals import Refusals
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
@@ -31,6 +32,7 @@ from ratelimit_svc.settings import Settings
 from ratelimit_svc.state import NO_RULES, State
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
+from ratelimit_svc.store.redis.replicas import Replicas
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.engine import Engine, EngineOptions
 from ratelimit_svc.wire.health import Health as WireHealth
@@ -40,7 +42,7 @@ from ratelimit_svc.wire.tls import ServerTls, TlsFilesError
 DRAINING = "draining"
 
 EXPIRE_EVERY_S = 0.1
-"""How often windows in memory that hold nothing are forgotten, if no request does it, and hits owed that count no more."""
+"""How often windows in memory that hold nothing are forgotten, if no request does it, hits owed that count no more, and denials that are over."""
 
 SWITCH_S = 0.0005
 """How long another thread may keep the loop waiting for the interpreter: rules compile beside it, and pages of metrics are made.
@@ -66,6 +68,9 @@ async def serve(settings: Settings) -> None:
         state = State(settings, Health(NO_RULES), metrics, store_up=settings.redis is None)
         local = MemoryStore(_steady_us, most_keys=settings.memory_store_keys)
         store = await life.enter_async_context(_store(settings, state, local))
+        lag = pressure.Pressure(
+            settings.loop_lag_us / MICROSECONDS or inf, on_shedding=state.on_shedding, on_unwell=state.on_unwell
+        )
         limiter = Limiter(
             store=store,
             local=local,
@@ -74,20 +79,19 @@ async def serve(settings: Settings) -> None:
             encode=rls.encode,
             metrics=metrics,
             options=_options(settings),
+            pressure=lag,
             on_denial=state.on_denial,
         )
         life.callback(limiter.close)
         watched = WireHealth()
         engine = engine_named(settings.engine)(limiter, methods(watched), _engine_options(settings, state))
-        lag = pressure.Pressure(
-            settings.loop_lag_us / MICROSECONDS or inf, on_shedding=state.on_shedding, on_unwell=state.on_unwell
-        )
         state.measure(limiter, local, engine, lag)
+        replicas = _replicas(settings, state, limiter, store)
         if settings.shadow_mode:
             log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
 
         # start
-        await life.enter_async_context(_running("expiry", _expire(local, limiter.owed), stop))
+        await life.enter_async_context(_running("expiry", _expire(local, limiter.owed, limiter.refusals), stop))
         await life.enter_async_context(_running("garbage", garbage.collect_when_quiet(lambda: metrics.requests), stop))
         await life.enter_async_context(_running("pressure", pressure.watch(lag), stop))
         await life.enter_async_context(_running("rules watch", _watch_rules(settings, state, limiter, look), stop))
@@ -96,6 +100,8 @@ async def serve(settings: Settings) -> None:
             return
         garbage.spare_the_loop()
         sys.setswitchinterval(SWITCH_S)
+        if replicas is not None:
+            await life.enter_async_context(_announced(replicas, stop))
         grpc_port = await engine.start(settings.grpc_host, settings.grpc_port)
         life.push_async_callback(engine.stop, 0)
         app = http.make_app(
@@ -138,6 +144,8 @@ def _options(settings: Settings) -> Options:
         replicas=settings.replicas,
         owed_keys=settings.owed_keys,
         queue_limit=settings.queue_limit,
+        queue_age_s=settings.queue_age_us / MICROSECONDS,
+        denial_memory_keys=settings.denial_memory_keys,
         plan_memory_bytes=settings.plan_memory_bytes,
         key_prefix=settings.cache_key_prefix,
         shadow_mode=settings.shadow_mode,
@@ -191,11 +199,43 @@ async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncI
     async with RedisStore(
         settings.redis,
         timeout_s=settings.store_timeout_us / MICROSECONDS,
+        latency_s=settings.breaker_latency_us / MICROSECONDS,
         key_prefix=settings.cache_key_prefix,
         on_up=state.on_store_up,
         on_down=state.on_store_down,
+        on_change=state.on_breaker,
     ) as store:
+        state.nodes = store.nodes
         yield store
+
+
+def _replicas(settings: Settings, state: State, limiter: Limiter, store: MemoryStore | RedisStore) -> Replicas | None:
+    """Return what counts the replicas; None where nothing is shared."""
+    if isinstance(store, MemoryStore):
+        return None
+
+    def on_count(count: int) -> None:
+        limiter.share_among(count)
+        state.on_replicas(count, limiter.replicas)
+
+    state.replicas = Replicas(
+        store.command,
+        key_prefix=settings.cache_key_prefix,
+        on_count=on_count,
+        on_failure=state.on_replicas_uncounted,
+    )
+    return state.replicas
+
+
+@asynccontextmanager
+async def _announced(replicas: Replicas, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Count the replicas, and be one of them, for as long as the context lasts."""
+    await replicas.beat()
+    try:
+        async with _running("replicas", replicas.keep(), stop):
+            yield
+    finally:
+        await replicas.leave()
 
 
 def _allow_many_files() -> None:
@@ -245,11 +285,12 @@ async def _watch_rules(settings: Settings, state: State, limiter: Limiter, look:
     await watch(settings.rules_path, on_rules, state.on_rules_error, loader=loader, wake=look)
 
 
-async def _expire(windows: MemoryStore, owed: Owed) -> None:
+async def _expire(windows: MemoryStore, owed: Owed, refusals: Refusals) -> None:
     while True:
         await asyncio.sleep(EXPIRE_EVERY_S)
         windows.expire(_steady_us())
         owed.expire()
+        refusals.expire()
 
 
 async def _publish_health(health: Health, watched: WireHealth) -> None:

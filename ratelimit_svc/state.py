@@ -1,24 +1,28 @@
 """What the process knows of itself: its store, its rules, its health. It tells the log, health and metrics."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import time
 
 import structlog
 
 from ratelimit_svc import __version__
+from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.denials import Denial
 from ratelimit_svc.errors import RulesError
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics import Metrics
+from ratelimit_svc.metrics.counts import Loop, OwedHits, StoreNode
 from ratelimit_svc.pressure import Pressure
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.rules.words import in_words
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.store.memory import MemoryStore
+from ratelimit_svc.store.redis.node import Node
+from ratelimit_svc.store.redis.replicas import Replicas
 from ratelimit_svc.wire.engine import Engine
 from ratelimit_svc.wire.tls import TlsFilesError
 
@@ -40,6 +44,10 @@ class State:
     rules_error: RulesError | None = None
     warned: set[str] = field(default_factory=set)
     """The warnings of the rules in force: those that a reload finds again are not told again."""
+    nodes: Callable[[], Mapping[str, Node]] = dict
+    """Returns the nodes of the store, by their addresses; there are none in memory."""
+    replicas: Replicas | None = None
+    """Who counts the replicas; None: nobody, since nothing is shared."""
     pressure: Pressure | None = None
     """What watches the loop; None: not yet."""
     rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,6 +64,22 @@ class State:
         """Note that the store is away: from now on the rules' policies answer."""
         self._store(up=False, reason=reason)
         log.error("store is away: answering by on_store_failure", url=self.settings.redis_url_shown, reason=reason)
+
+    def on_breaker(self, node: str, state: BreakerState, reason: str) -> None:
+        """Note that a node of the store is not called for a while, or is again."""
+        if state is BreakerState.CLOSED:
+            log.info("breaker closed", node=node, reason=reason)
+        else:
+            log.warning("breaker open", node=node, reason=reason)
+
+    def on_replicas(self, counted: int, sharing: int) -> None:
+        """Note how many replicas there are, and among how many a limit is shared while the store is away."""
+        log.info("replicas are counted", counted=counted, sharing=sharing)
+
+    def on_replicas_uncounted(self, reason: str) -> None:
+        """Note that replicas cannot be counted. Nothing new if the store is away."""
+        if self.store_up:
+            log.warning("replicas cannot be counted: what was counted last stays", reason=reason)
 
     def _store(self, *, up: bool, reason: str = "") -> None:
         self.store_up, self.store_reason = up, reason
@@ -117,7 +141,13 @@ class State:
                 "url": self.settings.redis_url_shown,
                 "up": self.store_up,
                 "reason": self.store_reason,
+                "nodes": {address: node.describe() for address, node in self.nodes().items()},
             },
+            "replicas": {
+                "counted": self.replicas.count if self.replicas else None,
+                "sharing": self.metrics.gauges.replicas(),
+            },
+            "owed": {"windows": self.metrics.gauges.owed_windows(), **self.metrics.gauges.owed_hits()._asdict()},
             "rules": {
                 "count": len(self.rules.rules) if self.rules else 0,
                 "domains": sorted(self.rules.domains) if self.rules else [],
@@ -137,9 +167,22 @@ class State:
         gauges.plan_memory_entries = lambda: len(limiter.plans)
         gauges.memory_windows = lambda: len(local)
         gauges.memory_windows_forgotten = lambda: local.forgotten
+        gauges.denials_remembered = lambda: len(limiter.refusals)
         gauges.wire = engine.wire
+        gauges.loop = lambda: Loop(pressure.worst_s, pressure.late_total_s, pressure.shedding)
+        gauges.owed_windows = lambda: len(limiter.owed)
+        gauges.owed_hits = lambda: OwedHits(limiter.owed.charged, limiter.owed.dropped)
+        gauges.replicas = lambda: limiter.replicas
+        gauges.beats_failed = lambda: self.replicas.failed if self.replicas else 0
+        gauges.nodes = self._store_nodes
         gauges.store_up = lambda: self.store_up
         gauges.ready = lambda: self.health.ready
+
+    def _store_nodes(self) -> Mapping[str, StoreNode]:
+        return {
+            address: StoreNode(node.breaker.state, node.breaker.opened, node.late, node.late_s)
+            for address, node in self.nodes().items()
+        }
 
     def on_denial(self, denial: Denial) -> None:
         """Log one denial."""

@@ -83,6 +83,15 @@ def _denied(charge: Charge, outcome: Outcome, _: bool) -> Status:  # noqa: FBT00
     return Status(code, charge.rule.limit, remaining, _seconds(fits_in_us or empty_us))
 
 
+def remembered(plan: Plan, grant: Grant) -> Verdict:
+    """Return what a request is told whose denial is remembered: of the charges that deny it; no other window was asked."""
+    return Verdict(_OVER_LIMIT, _statuses(plan, grant, _remembered))
+
+
+def _remembered(charge: Charge, outcome: Outcome, overdrawn: bool) -> Status:  # noqa: FBT001 — the grant's
+    return _denied(charge, outcome, overdrawn) if outcome.fits_in_us else NO_RULE
+
+
 def denying(plan: Plan, grant: Grant) -> list[int]:
     """Return which charges deny a request: gates that do not fit, and quotas if none of them does."""
     gates: list[int] = []

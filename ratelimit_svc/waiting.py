@@ -5,6 +5,7 @@ Requests with the same plan wait in one line, taken together n at a time; other 
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 
 from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.model import Plan
@@ -21,11 +22,13 @@ Answer = Callable[[bytes | RateLimitError], None]
 class Waiting:
     """One request that waits for the store."""
 
-    __slots__ = ("answer", "done", "due", "line", "plan")
+    __slots__ = ("answer", "done", "due", "line", "plan", "since")
 
-    def __init__(self, plan: Plan, answer: Answer) -> None:
+    def __init__(self, plan: Plan, answer: Answer, since: float) -> None:
         self.plan = plan
         self.answer = answer
+        self.since = since
+        """When it came, by the loop's clock in s."""
         self.done = False
         """Answered, or cancelled: nobody waits any more."""
         self.due = 0.0
@@ -41,7 +44,7 @@ class WaitingLine:
     and only those beyond are owed.
     """
 
-    __slots__ = ("charged", "due", "let_pass", "owes", "plan", "requests")
+    __slots__ = ("charged", "due", "let_pass", "owes", "plan", "requests", "sent_us")
 
     owes: Sequence[Debt]
     """What each of those that were let pass owes."""
@@ -51,6 +54,8 @@ class WaitingLine:
         self.requests = requests
         self.due = 0.0
         """When the last of them is, by the loop's clock in s."""
+        self.sent_us = 0
+        """When it was sent, by the clock of this process's windows."""
         self.charged: int | None = 0
         """How many requests the store charged for which nobody has passed yet; None: with the store."""
         self.let_pass = 0
@@ -76,14 +81,21 @@ class WaitingLine:
 
 
 class WaitingLines:
-    """All that wait."""
+    """All that wait.
 
-    def __init__(self) -> None:
+    Args:
+        longest_s: how long the oldest may have waited (QUEUE_AGE).
+    """
+
+    def __init__(self, longest_s: float = inf) -> None:
+        self._longest_s = longest_s
         self._lines: deque[WaitingLine] = deque()
         self._joinable: dict[Plan, WaitingLine] = {}
         """The lines that requests with the same plan may still join."""
         self.requests = 0
         """How many requests wait, not counting those that are with the store."""
+        self.stuck_from = inf
+        """When the oldest of them will have waited for too long, by the loop's clock in s."""
 
     def __bool__(self) -> bool:
         return bool(self._lines)
@@ -94,6 +106,8 @@ class WaitingLines:
         plan = waiting.plan
         waiting.line = line = self._joinable.get(plan)
         if line is None:
+            if not self._lines:
+                self.stuck_from = waiting.since + self._longest_s
             waiting.line = line = WaitingLine(plan, [])
             self._lines.append(line)
             if plan.coalesces:
@@ -123,6 +137,7 @@ class WaitingLines:
                 charges -= len(line.plan.charges)
                 room -= len(line.requests)
                 batch.append(line)
+        self.stuck_from = self._lines[0].requests[0].since + self._longest_s if self._lines else inf
         return batch
 
     def _next_line(self, most: int) -> WaitingLine:

@@ -70,8 +70,10 @@ def rules_of(*descriptors: Sequence[Rule], tenant: str | None = None, domain: st
     return RuleSet({domain: Domain(domain, tenant, Node.of(nodes))}, every, **others)
 
 
-def make(store, *, rules: str | RuleSet | None = RULES, on_denial=None, clock=lambda: START, **options) -> Limiter:
-    """A limiter of these rules, or without any."""
+def make(
+    store, *, rules: str | RuleSet | None = RULES, on_denial=None, clock=lambda: START, pressure=None, **options
+) -> Limiter:
+    """A limiter of these rules, or without any; one that remembers no denials, and is in no hurry."""
     limiter = Limiter(
         store=store,
         local=MemoryStore(clock),
@@ -79,7 +81,8 @@ def make(store, *, rules: str | RuleSet | None = RULES, on_denial=None, clock=la
         decode=rls.decode,
         encode=as_it_is,
         metrics=Metrics(),
-        options=Options(**{"store_timeout_s": 30, **options}),
+        options=Options(**{"store_timeout_s": 30, "queue_age_s": 30, "denial_memory_keys": 0, **options}),
+        pressure=pressure,
         on_denial=on_denial,
     )
     if rules is not None:

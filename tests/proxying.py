@@ -25,6 +25,8 @@ class Proxy:
         """How many bytes of answers are passed on yet; then `instead` is said, and no answer passes any more."""
         self.instead: bytes | None = b""
         """None: the connection is closed."""
+        self._open = asyncio.Event()
+        self._open.set()
 
     @property
     def port(self) -> int:
@@ -50,6 +52,14 @@ class Proxy:
             if writer.get_extra_info("sockname")[1] == self.port:
                 writer.write(data)
 
+    def hold(self) -> None:
+        """Keep answers back from now on."""
+        self._open.clear()
+
+    def let_go(self) -> None:
+        """Pass on what was kept back, and what comes."""
+        self._open.set()
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -68,6 +78,7 @@ class Proxy:
 
     async def _answer(self, answers: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await answers.read(PIECE):
+            await self._open.wait()
             if self.passes is None:
                 await self._pass_on(data, writer)
                 continue

@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import chain
@@ -15,26 +15,29 @@ import redis
 import trustme
 
 from ratelimit_svc.demo.parts import valkey
-from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Grant, Line
-from ratelimit_svc.store import MAX_CHARGES
+from ratelimit_svc.store import MAX_CHARGES, Untaken
 from ratelimit_svc.store.keys import MAX_KEY
 from ratelimit_svc.store.redis import RedisStore, commands
+from ratelimit_svc.store.redis.connection import MOST_ASKS, SILENCE_S, Connection
 from tests.histories import charge
 from tests.proxying import Proxy
+from tests.taking import granted, untaken, why_not
 from tests.test_store import RUBBISH
 from tests.waiting import until
 
 LIMIT = 100_000
 ONE = [Line((charge("k", LIMIT),), 1)]
-ANSWER = len(b"$32\r\n") + 32 + len(b"\r\n")
+ANSWER = len(b"$40\r\n") + 40 + len(b"\r\n")
 """Bytes of the answer to ONE."""
 
 
-def left(grants: list[Grant]) -> int:
+def left(grants: Sequence[Grant | Untaken]) -> int:
     """How much is left of ONE's limit."""
-    assert [grant.granted for grant in grants] == [1]
-    return grants[0].outcomes[0].remaining
+    (grant,) = grants
+    assert isinstance(grant, Grant), grant
+    assert grant.granted == 1
+    return grant.outcomes[0].remaining
 
 
 @pytest.fixture
@@ -53,24 +56,35 @@ async def proxied(port: int, *, timeout_s: float = 5) -> AsyncIterator[tuple[Pro
         yield proxy, store
 
 
-async def ended(*takes: asyncio.Future[list[Grant]]) -> list[str]:
-    """Wait for takes that fail, and return what they say."""
-    said = await asyncio.gather(*takes, return_exceptions=True)
-    assert all(isinstance(error, StoreUnavailableError) for error in said), said
-    return [str(error) for error in said]
+async def ended(*takes: asyncio.Future[list[Grant | Untaken]]) -> list[str]:
+    """Wait for takes of one line that are not taken, and return what they say."""
+    return [await why_not(take) for take in takes]
+
+
+def wire_stands(store: RedisStore) -> bool:
+    """Whether there is one."""
+    (node,) = store.nodes().values()
+    return node._connection is not None
+
+
+def wire(store: RedisStore) -> Connection:
+    """The store's connection."""
+    (node,) = store.nodes().values()
+    assert node._connection is not None
+    return node._connection
 
 
 async def test_several_in_flight_are_answered_in_order(server, client):
     """None waits for another: all are written at once, and each gets the answer to its own, in the order of the takes."""
     answered: list[int] = []
     async with RedisStore(server.url, timeout_s=5) as store:
-        takes = [store.take(ONE) for _ in range(100)]
+        takes = [store.take(ONE) for _ in range(MOST_ASKS)]
         for number, take in enumerate(takes):
             take.add_done_callback(partial(lambda number, _: answered.append(number), number))
-        assert "100 in flight" in repr(store._connection)
-        assert [left(grants) for grants in await asyncio.gather(*takes)] == [LIMIT - n - 1 for n in range(100)]
-        assert answered == list(range(100))
-        assert "0 in flight" in repr(store._connection)
+        assert f"{MOST_ASKS} in flight" in repr(wire(store))
+        assert [left(grants) for grants in await asyncio.gather(*takes)] == [LIMIT - n - 1 for n in range(MOST_ASKS)]
+        assert answered == list(range(MOST_ASKS))
+        assert "0 in flight" in repr(wire(store))
 
 
 async def test_answers_may_come_one_byte_at_a_time(server, client):
@@ -93,20 +107,52 @@ async def test_a_connection_that_dies_in_the_middle_of_several(server, client):
 
 
 async def test_the_second_of_three_has_no_answer_in_time(server, client):
-    """The first is answered; the second is waited for as long as one may be, the third is behind it; both fail at once."""
+    """The first is answered; the others are waited for as long as one may be. Not heard of any more, the connection ends."""
     loop = asyncio.get_running_loop()
     async with proxied(server.port, timeout_s=0.3) as (proxy, store):
         proxy.passes = ANSWER
         started = loop.time()
         first, second, third = [store.take(ONE) for _ in range(3)]
         assert left(await first) == LIMIT - 1
-        assert await ended(second) == ["no answer within 300 ms"]
-        assert third.done()
-        assert await ended(third) == ["no answer within 300 ms"]
+        (one,) = await untaken(second)
+        assert str(one.error) == "no answer within 300 ms"
         assert 0.25 < loop.time() - started < 2
-        assert not store.up
+        await untaken(third)
+        assert one.outcome is not None
+        assert not one.outcome.done()
+        await until(lambda: not wire_stands(store))
+        assert loop.time() - started > SILENCE_S - 0.1
         await until(lambda: store.up)
+        assert await one.outcome == 1
         assert left(await store.take(ONE)) == LIMIT - 4
+
+
+async def test_a_late_answer_is_read_and_tells_what_it_did(server, client):
+    """Its caller is told in time; the connection stays, and the answer, when it comes at last, is counted and resolves the outcome."""
+    async with proxied(server.port, timeout_s=0.2) as (proxy, store):
+        connection = wire(store)
+        proxy.hold()
+        several = [store.take([Line((charge("k", 5),), n)]) for n in (3, 4)]
+        said = [await untaken(take) for take in several]
+        proxy.let_go()
+        assert [await one.outcome for (one,) in said if one.outcome] == [3, 2]
+        (node,) = store.nodes().values()
+        assert node.late == 2
+        assert 0 < node.late_s < 10
+        await until(lambda: store.up)
+        assert wire(store) is connection
+
+
+async def test_callers_do_not_wait_behind_one_another(server, client):
+    """More than may wait for an answer is refused at once, and charges nothing."""
+    async with proxied(server.port) as (proxy, store):
+        proxy.hold()
+        takes = [store.take(ONE) for _ in range(MOST_ASKS)]
+        (one,) = await untaken(store.take(ONE))
+        assert str(one.error) == "too many calls have no answer yet"
+        assert one.outcome is None
+        proxy.let_go()
+        assert [left(await take) for take in takes] == [LIMIT - n - 1 for n in range(MOST_ASKS)]
 
 
 async def test_each_take_has_its_time_from_when_it_was_written(server, client):
@@ -132,8 +178,9 @@ async def test_a_take_that_is_sent_again_has_no_more_time(server, client):
         await until(lambda: loop.time() > started + 0.7)
         second = store.take(ONE)
         proxy.say(b"-NOSCRIPT No matching script\r\n")
-        await ended(first, second)
+        await ended(first)
         assert 0.9 < loop.time() - started < 1.5
+        await ended(second)
 
 
 async def test_rubbish_in_the_middle_of_several(server, client):
@@ -143,13 +190,14 @@ async def test_rubbish_in_the_middle_of_several(server, client):
         line = [Line((charge(f"k{number}", LIMIT),), 1)]
         async with proxied(server.port, timeout_s=0.3) as (proxy, store):
             proxy.passes, proxy.instead = ANSWER, rubbish
+            connection = wire(store)
             first, *others = [store.take(line) for _ in range(3)]
             assert left(await first) == LIMIT - 1
             await ended(*others)
-            await until(lambda: store.up)
+            await until(lambda: store.up and wire(store) is not connection)
             assert left(await store.take(line)) == LIMIT - 4
 
-    wrong_size = b"$40\r\n" + bytes(40) + b"\r\n"
+    wrong_size = b"$48\r\n" + bytes(48) + b"\r\n"
     await asyncio.gather(*(one_kind(*kind) for kind in enumerate([*RUBBISH, wrong_size, b"$-7\r\n", b"-\xff\xfe\r\n"])))
 
 
@@ -207,9 +255,10 @@ async def test_what_nobody_waits_for_any_more_is_not_complained_of(server, clien
         cancelled.cancel()
         assert left(await kept) == LIMIT - 2
         proxy.passes, proxy.instead = 0, None
+        connection = wire(store)
         for _ in range(3):
             store.take(ONE)
-        await until(lambda: not store.up)
+        await until(lambda: not connection.open)
         store.take(ONE)
         gc.collect()
         await until(lambda: store.up)
@@ -228,17 +277,16 @@ async def test_what_a_stuck_peer_leaves_unsent_is_forgotten_in_time(tmp_path):
     """What cannot be sent is kept as long as its take may last, and never sent later; a take is at most 50 kB of it."""
     key = "k" * MAX_KEY
     largest = [Line(tuple(charge(f"{number:03}{key}"[:MAX_KEY], LIMIT) for number in range(MAX_CHARGES)), 1)]
-    size = len(commands.take(largest, 0))
+    size = len(commands.take(largest, receipt=bytes(100)))
     assert 30_000 < size < 50_000
-    async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=1) as store:
+    async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=0.5) as store:
         os.kill(server.pid, signal.SIGSTOP)
-        assert store._connection is not None
-        transport = store._connection._transport
-        takes = [store.take(largest) for _ in range(400)]
-        await asyncio.sleep(0)
-        assert 1_000_000 < transport.get_write_buffer_size() <= 400 * size
-        assert set(await ended(*takes)) == {"no answer within 1000 ms"}
-        assert transport.is_closing()
+        transport = wire(store)._transport
+        takes = [store.take(largest) for _ in range(MOST_ASKS)]
+        assert await ended(store.take(largest)) == ["too many calls have no answer yet"]
+        assert transport.get_write_buffer_size() <= MOST_ASKS * size
+        assert set(await ended(*takes)) == {"no answer within 500 ms"}
+        await until(transport.is_closing)
         await until(lambda: transport.get_write_buffer_size() == 0)
         assert not store.up
         os.kill(server.pid, signal.SIGCONT)
@@ -282,7 +330,7 @@ async def test_tls(server, client, authority, tmp_path):
         url = f"rediss://127.0.0.1:{proxy.port}?ssl_ca_certs={tmp_path}/ca.pem"
         async with RedisStore(url, timeout_s=5) as store:
             takes = [store.take(many) for _ in range(30)]
-            told = [[grant.outcomes[0].remaining for grant in grants] for grants in await asyncio.gather(*takes)]
+            told = [[grant.outcomes[0].remaining for grant in await granted(take)] for take in takes]
             assert told == [[LIMIT - n - 1] * MAX_CHARGES for n in range(30)]
             proxy.passes, proxy.instead = ANSWER, None
             first, second = store.take(ONE), store.take(ONE)

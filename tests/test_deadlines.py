@@ -20,6 +20,7 @@ class Thing:
 
     def __init__(self) -> None:
         self.done, self.due = False, 0.0
+        self.since = asyncio.get_running_loop().time()
 
 
 @given(st.floats(0, 100))

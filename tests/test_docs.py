@@ -11,6 +11,7 @@ import yaml
 from ratelimit_svc.admin import debug
 from ratelimit_svc.cli import _parser
 from ratelimit_svc.denials import Denial
+from ratelimit_svc.metrics import page as metrics_page
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.tables import TABLES
@@ -64,6 +65,20 @@ def services_of(line: str) -> set[str]:
         verb, *rest = [word for word in words if not word.startswith("-") and word != "*"]
         named |= set(rest[:1] if verb == "exec" else rest)
     return named
+
+
+def test_every_metric_that_is_named_exists():
+    """On the pages, and in what is there to be deployed."""
+    names = {name for name, _ in metrics_page.TABLE}
+    deployed = (path for path in PROJECT.glob("deploy/**/*") if path.suffix in {".yaml", ".json", ".sh"})
+    named = [
+        (path, name)
+        for path in (*PAGES, *deployed)
+        for name in re.findall(r"\bratelimit_svc_[a-z_]*[a-z]\b", path.read_text())
+    ]
+    assert len(named) >= 12
+    for path, name in named:
+        assert re.sub("_(bucket|sum|count)$", "", name) in names, f"{path}: {name}"
 
 
 def test_every_make_target_named_in_prose_exists():

@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "wire admin settings logs",
         "limiter",
         "unanswered",
-        "denials dynamic_metadata policy group_commit",
+        "denials dynamic_metadata policy group_commit refusals",
         "plans waiting verdicts deadlines metrics health garbage pressure",
         "owed",
         "rules store",

@@ -9,7 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from ratelimit_svc.metrics import MOST_LABELS, MOST_RULES, OTHER_RULES, Metrics
-from ratelimit_svc.metrics.counts import LATENCY_BOUNDS_US, Decisions, Wire
+from ratelimit_svc.metrics.counts import LATENCY_BOUNDS_US, Decisions, Loop, OwedHits, StoreNode, Wire
 from ratelimit_svc.metrics.page import COUNTERS, GAUGES, STORE_LATENCY, TABLE, Page
 from ratelimit_svc.model import Limit, Overdraft, Role, Rule, Unit
 from tests.limiting import make, rules_of, sends, tell
@@ -51,6 +51,7 @@ def test_every_metric_has_a_number() -> None:
     metrics = Metrics()
     metrics.rule("shop/tenant")
     metrics.gauges.wire = lambda: Wire(connections=0, calls=0, faults={"PROTOCOL_ERROR": 0})
+    metrics.gauges.nodes = lambda: {"redis:6379": StoreNode(0, 0, 0, 0)}
     with_numbers = {family.name for family in families(metrics) if family.samples}
     assert {name.removesuffix("_total") for name, _ in TABLE} <= with_numbers
 
@@ -121,6 +122,40 @@ def test_gauges_are_read_when_asked() -> None:
     assert found["ratelimit_svc_plan_memory_entries",] == 2
     assert found["ratelimit_svc_store_up",] == 1
     assert found["ratelimit_svc_ready",] == 0
+
+
+def test_nodes_of_the_store() -> None:
+    """Each server has its breaker's state and what came late, under its address; one that has left is not shown any more."""
+    metrics = Metrics()
+    nodes = {"one:6379": StoreNode(2, 3, 4, 0.5), "two:6379": StoreNode(0, 0, 0, 0)}
+    metrics.gauges.nodes = lambda: nodes
+    found = samples(metrics)
+    assert found["ratelimit_svc_breaker_state", "one:6379"] == 2
+    assert found["ratelimit_svc_breaker_opened_total", "one:6379"] == 3
+    assert found["ratelimit_svc_store_late_answers_total", "one:6379"] == 4
+    assert found["ratelimit_svc_store_late_seconds_total", "one:6379"] == 0.5
+    assert found["ratelimit_svc_breaker_state", "two:6379"] == 0
+    del nodes["one:6379"]
+    assert [key[1] for key in samples(metrics) if key[0] == "ratelimit_svc_breaker_state"] == ["two:6379"]
+
+
+def test_what_an_outage_leaves_and_how_the_loop_keeps_up() -> None:
+    """Hits owed, replicas, and the loop's lag are shown as they are now, also those that only grow."""
+    metrics = Metrics()
+    metrics.gauges.owed_windows = lambda: 2
+    metrics.gauges.owed_hits = lambda: OwedHits(charged=30, dropped=4)
+    metrics.gauges.replicas = lambda: 5
+    metrics.gauges.beats_failed = lambda: 6
+    metrics.gauges.loop = lambda: Loop(lag_s=0.25, late_s=7.5, shedding=True)
+    found = samples(metrics)
+    assert found["ratelimit_svc_owed_windows",] == 2
+    assert found["ratelimit_svc_owed_hits_total", "charged"] == 30
+    assert found["ratelimit_svc_owed_hits_total", "dropped"] == 4
+    assert found["ratelimit_svc_replicas",] == 5
+    assert found["ratelimit_svc_replica_beats_failed_total",] == 6
+    assert found["ratelimit_svc_loop_lag_seconds",] == 0.25
+    assert found["ratelimit_svc_loop_late_seconds_total",] == 7.5
+    assert found["ratelimit_svc_shedding",] == 1
 
 
 def test_rules() -> None:

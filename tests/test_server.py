@@ -15,7 +15,7 @@ import trustme
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ratelimit_svc import server
-from ratelimit_svc.demo.child import until
+from ratelimit_svc.demo.child import free_port, until
 from ratelimit_svc.demo.parts import Replica, get, valkey
 from ratelimit_svc.model import Entry
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2_grpc
@@ -268,6 +268,7 @@ async def test_a_loop_that_lags_makes_it_unready_and_it_comes_back(tmp_path, rul
         finally:
             starving.cancel()
             await asyncio.wait([starving])
+        assert await replica.metric("ratelimit_svc_loop_late_seconds_total") > 1
         await until(replica.ready, "it is ready again", within=60)
         loop = json.loads((await get(f"{replica.http}/healthcheck?verbose"))[1])["loop"]
         assert not loop["unwell"]
@@ -276,6 +277,20 @@ async def test_a_loop_that_lags_makes_it_unready_and_it_comes_back(tmp_path, rul
         )
     said = [line["event"].split(":")[0] for line in log_of(replica) if "loop" in line["event"]]
     assert said[:3] == ["overloaded", "unready", "ready again"]
+
+
+async def test_what_is_owed_too_long_is_owed_no_more(tmp_path, rules):
+    """Hits let pass while Redis is away are forgotten when they would have left their window, although nobody asks again."""
+    rules.write_text((RULES % 3).replace("hour", "second"))
+    async with Replica(tmp_path / "replica", rules=rules, redis_url=f"127.0.0.1:{free_port()}") as replica:
+        assert [ask(replica, str(tenant)).overall_code for tenant in range(20)] == [1] * 20
+        assert await replica.metric("ratelimit_svc_policy_decisions_total", policy="local") == 20
+
+        async def nothing() -> bool:
+            return await replica.metric("ratelimit_svc_owed_windows") == 0
+
+        await until(nothing, "nothing is owed")
+        assert await replica.metric("ratelimit_svc_owed_hits_total") == 0
 
 
 async def starve(pid: int) -> None:

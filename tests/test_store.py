@@ -1,9 +1,10 @@
 """Every store test runs on every store: memory, Redis, Valkey. Then what only one of them has."""
 
 import asyncio
+import os
 import random
 import re
-from contextlib import suppress
+import signal
 from itertools import groupby
 
 import pytest
@@ -11,13 +12,13 @@ import redis
 
 from ratelimit_svc.demo.parts import redis as redis_6_2
 from ratelimit_svc.demo.parts import valkey
-from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Grant, Line, Outcome, Role
 from ratelimit_svc.store import MAX_LINES
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.store.redis.script import SCRIPT
 from tests.histories import MINUTE, charge
+from tests.taking import granted, untaken, why_not
 from tests.waiting import until
 
 SECOND = 1_000_000
@@ -121,7 +122,7 @@ async def test_a_flushed_script_is_loaded_again(server, clock):
             client.flushall()
             await store.take([Line((charge("k", 5),), 1)])
             client.script_flush()
-            assert (await store.take([Line((charge("k", 5),), 1)]))[0].outcomes[0].remaining == 3
+            assert (await granted(store.take([Line((charge("k", 5),), 1)])))[0].outcomes[0].remaining == 3
 
 
 async def test_redis_gives_the_time_in_production(server):
@@ -129,7 +130,7 @@ async def test_redis_gives_the_time_in_production(server):
     async with RedisStore(server.url, timeout_s=5) as store:
         with redis.Redis(port=server.port, host="127.0.0.1") as client:
             client.flushall()
-            (grant,) = await store.take([Line((charge("k", 5),), 1)])
+            (grant,) = await granted(store.take([Line((charge("k", 5),), 1)]))
             seconds, _ = client.time()
             stored = client.get("k")
     import struct
@@ -147,73 +148,51 @@ async def test_a_store_that_is_not_there_says_so_at_once_and_comes_back_by_itsel
     async with RedisStore(
         server.url, timeout_s=5, on_up=lambda _: told.append("up"), on_down=lambda _: told.append("down")
     ) as store:
-        with pytest.raises(StoreUnavailableError):
-            await store.take(one)
+        await untaken(store.take(one))
         for _ in range(2):
             await server.start()
             await until(lambda: store.up)
-            assert (await store.take(one))[0].granted == 1
+            assert (await granted(store.take(one)))[0].granted == 1
             await server.kill()
             await until(lambda: not store.up)
-            with pytest.raises(StoreUnavailableError):
-                await store.take(one)
+            await untaken(store.take(one))
     # an outage may have several reasons, each told once: closed, refused
     assert [what for what, _ in groupby(told)] == ["down", "up", "down", "up", "down"]
     assert len(told) < 15
 
 
 async def test_a_hanging_server_costs_the_timeout_once(tmp_path):
-    """A take on a stopped process ends in time, the next ones at once; the stopped take is not sent again when it goes on."""
-    import os
-    import signal
-
+    """A take on a stopped process ends in time, the next ones at once. When it goes on, those that lay in its socket are too late."""
     loop = asyncio.get_running_loop()
     one = [Line((charge("k", 100),), 1)]
-    async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=0.2) as store:
-        await store.take(one)
+    async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=0.2, latency_s=5) as store:
+        await granted(store.take(one))
         os.kill(server.pid, signal.SIGSTOP)
         started = loop.time()
-        with pytest.raises(StoreUnavailableError, match="no answer within 200 ms"):
-            await store.take(one)
+        takes = [store.take(one, started + 0.2) for _ in range(5)]
+        ended = [await untaken(take) for take in takes]
         assert 0.15 < loop.time() - started < 2
-        started = loop.time()
-        with pytest.raises(StoreUnavailableError):
-            await store.take(one)
-        assert loop.time() - started < 0.1
+        assert {str(one.error) for (one,) in ended} == {"no answer within 200 ms"}
+        assert not store.up
+        (refused,) = await untaken(store.take(one))
+        assert refused.outcome is None
+        node = store.nodes()[server.address]
+        await until(lambda: not node.describe()["connected"])
         os.kill(server.pid, signal.SIGCONT)
         await until(lambda: store.up)
-        # the second take was written before the stop showed: it counts, once
-        assert (await store.take(one))[0].outcomes[0].remaining == 97
-
-
-async def test_every_take_has_its_own_time_also_while_it_waits_for_its_turn(tmp_path):
-    """Takes that queue behind a hanging one end when it does, not one timeout after the other."""
-    import os
-    import signal
-
-    loop = asyncio.get_running_loop()
-    async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=0.5) as store:
-        os.kill(server.pid, signal.SIGSTOP)
-        started = loop.time()
-        ended = await asyncio.gather(
-            *(store.take([Line((charge("k", 100),), 1)]) for _ in range(5)), return_exceptions=True
-        )
-        assert loop.time() - started < 1
-        assert all(isinstance(error, StoreUnavailableError) for error in ended)
-        os.kill(server.pid, signal.SIGCONT)
+        outcomes = [one.outcome for (one,) in ended if one.outcome is not None]
+        assert await asyncio.gather(*outcomes) == [0] * 5
+        assert (await granted(store.take(one)))[0].outcomes[0].remaining == 98
 
 
 async def test_a_slow_store_may_be_waited_for(tmp_path):
     """A timeout of more than a second is kept, and not cut by the client library's own."""
-    import os
-    import signal
-
     async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=20) as store:
         os.kill(server.pid, signal.SIGSTOP)
         taking = store.take([Line((charge("k", 100),), 1)])
         assert await asyncio.wait([taking], timeout=1.5) == (set(), {taking})
         os.kill(server.pid, signal.SIGCONT)
-        assert (await taking)[0].granted == 1
+        assert (await granted(taking))[0].granted == 1
 
 
 @pytest.mark.parametrize("make", [valkey, redis_6_2])
@@ -228,15 +207,14 @@ async def test_a_primary_that_became_a_replica_is_left(tmp_path, make):
         with redis.Redis(port=server.port, host="127.0.0.1") as client:
             await store.take([Line((charge("k", 100),), 1)])
             client.replicaof("127.0.0.1", str(other.port))
-            with pytest.raises(StoreUnavailableError):
-                await store.take([Line((charge("k", 100),), 1)])
+            await untaken(store.take([Line((charge("k", 100),), 1)]))
             assert len(told) == 1
             assert re.search("READONLY|read only", told[0])
             await until(lambda: len(told) > 1)
             assert "it is a replica" in told[1]
             client.replicaof("NO", "ONE")
         await until(lambda: store.up)
-        assert (await store.take([Line((charge("k", 100),), 1)]))[0].granted == 1
+        assert (await granted(store.take([Line((charge("k", 100),), 1)])))[0].granted == 1
 
 
 async def test_an_idle_connection_that_dies_is_noticed_without_a_request(tmp_path):
@@ -246,21 +224,6 @@ async def test_an_idle_connection_that_dies_is_noticed_without_a_request(tmp_pat
         await server.kill()
         await until(lambda: not store.up)
         assert "down" in repr(store)
-
-
-async def test_a_server_that_refuses_takes_is_down_until_it_does_not(tmp_path):
-    """Without memory it refuses, and nothing is half done; the store says so, and finds out by itself when that is over."""
-    async with valkey(tmp_path) as server, RedisStore(server.url, timeout_s=5) as store:
-        await store.take([Line((charge("k", 100),), 1)])
-        with redis.Redis(port=server.port, host="127.0.0.1") as client:
-            client.config_set("maxmemory", "1")
-            with pytest.raises(StoreUnavailableError, match="Redis says"):
-                await store.take([Line((charge("k", 100), charge("j", 100)), 1)])
-            assert not store.up
-            client.config_set("maxmemory", "0")
-        await until(lambda: store.up)
-        (grant,) = await store.take([Line((charge("k", 100), charge("j", 100)), 1)])
-        assert [outcome.remaining for outcome in grant.outcomes] == [98, 99]
 
 
 async def test_warnings_at_start(tmp_path):
@@ -281,10 +244,9 @@ async def test_a_password_is_used_and_a_wrong_one_is_told(tmp_path):
             client.config_set("requirepass", "s3cret")
         url = f"redis://:s3cret@{server.address}"
         async with RedisStore(url, timeout_s=5) as store:
-            assert (await store.take([Line((charge("k", 1),), 1)]))[0].granted == 1
+            assert (await granted(store.take([Line((charge("k", 1),), 1)])))[0].granted == 1
         async with RedisStore(f"redis://:wrong@{server.address}", timeout_s=5) as store:
-            with pytest.raises(StoreUnavailableError, match=r"(?i)password|auth"):
-                await store.take([Line((charge("k", 1),), 1)])
+            assert re.search(r"(?i)password|auth", await why_not(store.take([Line((charge("k", 1),), 1)])))
 
 
 RUBBISH = [
@@ -305,7 +267,7 @@ RUBBISH = [
 
 
 async def test_a_peer_that_answers_rubbish_is_away():
-    """Whatever is answered, at whichever step (hello, script, INFO, PING, take), a take raises what it may raise."""
+    """Whatever is answered, at whichever step (hello, script, INFO, PING, take), a take is untaken."""
     await asyncio.gather(*(ask_rubbish(reply, sound) for reply in RUBBISH for sound in range(6)))
 
 
@@ -324,10 +286,10 @@ async def ask_rubbish(reply: bytes, sound: int) -> None:
     port = server.sockets[0].getsockname()[1]
     async with server, RedisStore(f"redis://127.0.0.1:{port}", timeout_s=0.05) as store:
         for _ in range(2):
-            with pytest.raises(StoreUnavailableError):
-                await store.take([Line((charge("k", 1),), 1)])
-        assert store._keeper is not None
-        assert not store._keeper.done()
+            await untaken(store.take([Line((charge("k", 1),), 1)]))
+        keeper = store.nodes()[f"127.0.0.1:{port}"]._keeper
+        assert keeper is not None
+        assert not keeper.done()
 
 
 async def test_connections_that_are_reset_are_opened_anew(server):
@@ -337,10 +299,9 @@ async def test_connections_that_are_reset_are_opened_anew(server):
             for _ in range(6):
                 await until(lambda: store.up)
                 client.client_kill_filter(_type="normal", skipme=True)
-                with suppress(StoreUnavailableError):
-                    await store.take([Line((charge("k", 2**31),), 1)])
+                await store.take([Line((charge("k", 2**31),), 1)])
         await until(lambda: store.up)
-        assert (await store.take([Line((charge("k", 2**31),), 1)]))[0].granted == 1
+        assert (await granted(store.take([Line((charge("k", 2**31),), 1)])))[0].granted == 1
 
 
 async def test_nothing_is_left_behind(server):
@@ -357,7 +318,7 @@ async def test_nothing_is_left_behind(server):
 
 def test_the_script_is_small():
     """The script is loaded at each connection and kept by Redis: it stays a page or two an algorithm."""
-    assert len(SCRIPT) < 24_000
+    assert len(SCRIPT) < 26_000
 
 
 def test_no_constant_is_made_anew_in_each_call():

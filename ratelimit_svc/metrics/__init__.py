@@ -42,6 +42,7 @@ class Metrics:
         self.requests = 0
         self.bad_requests = 0
         self.over_limit = 0
+        self.denied_from_memory = 0
         self.batches = 0
         self.lines = 0
         self.plan_memory_misses = 0

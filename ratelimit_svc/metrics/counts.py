@@ -58,7 +58,7 @@ class PolicyDecisions:
     deny: int = 0
     error: int = 0
     shed: int = 0
-    """By any of them, at once, because too many requests were waiting."""
+    """By any of them, at once, because too many requests were waiting, or for too long, or the process could not keep up."""
 
     def count(self, policy: OnStoreFailure) -> None:
         """Count one decision. By name: an outage is no hot path."""
@@ -101,6 +101,38 @@ class Wire(NamedTuple):
     """Connections ended for what their peers did, by HTTP/2's error code."""
 
 
+class Loop(NamedTuple):
+    """How the event loop keeps up."""
+
+    lag_s: float = 0
+    """The longest lag of the last one to two seconds."""
+    late_s: float = 0
+    """The sum of all lags."""
+    shedding: bool = False
+
+
+class OwedHits(NamedTuple):
+    """What became of hits that were let pass while the store was away."""
+
+    charged: int = 0
+    """The store was told of them."""
+    dropped: int = 0
+    """There were too many."""
+
+
+class StoreNode(NamedTuple):
+    """How it stands with one server of the store."""
+
+    breaker: int
+    """0: closed, 1: half-open, 2: open."""
+    opened: int
+    """How often the breaker has been."""
+    late: int
+    """Answers that came when nobody waited for them any more."""
+    late_s: float
+    """How much later than that, all together."""
+
+
 @dataclass(slots=True)
 class Gauges:
     """What is read where it lives, when asked; each may be called from another thread."""
@@ -110,6 +142,14 @@ class Gauges:
     plan_memory_entries: Callable[[], float] = _zero
     memory_windows: Callable[[], float] = _zero
     memory_windows_forgotten: Callable[[], float] = _zero
+    denials_remembered: Callable[[], float] = _zero
     wire: Callable[[], Wire | None] = lambda: None
     store_up: Callable[[], float] = _zero
+    nodes: Callable[[], Mapping[str, StoreNode]] = dict
+    """By their addresses."""
+    owed_windows: Callable[[], float] = _zero
+    owed_hits: Callable[[], OwedHits] = OwedHits
+    replicas: Callable[[], float] = _zero
+    beats_failed: Callable[[], float] = _zero
+    loop: Callable[[], Loop] = Loop
     ready: Callable[[], float] = _zero

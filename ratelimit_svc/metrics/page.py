@@ -23,6 +23,7 @@ from ratelimit_svc.metrics.counts import (
     PolicyDecisions,
     RuleCounts,
     StoreFailures,
+    StoreNode,
     Wire,
 )
 from ratelimit_svc.model import MICROSECONDS
@@ -55,6 +56,11 @@ def _wire(read: Callable[[Wire], Samples]) -> Callable[[Metrics], Samples]:
     return lambda metrics: () if (wire := metrics.gauges.wire()) is None else read(wire)
 
 
+def _each_node(read: Callable[[StoreNode], float]) -> Callable[[Metrics], Samples]:
+    """Read what the store says of its servers, under their addresses; nothing where it has none."""
+    return lambda metrics: [((address,), read(node)) for address, node in metrics.gauges.nodes().items()]
+
+
 def _each_rule(read: Callable[[RuleCounts], Decisions]) -> Callable[[Metrics], Samples]:
     def samples(metrics: Metrics) -> Iterator[tuple[tuple[str, ...], float]]:
         for rule, counts in list(metrics.rules.items()):  # a copy: another thread may add a rule meanwhile
@@ -72,6 +78,11 @@ COUNTERS = (
         _one(lambda m: m.over_limit),
     ),
     Row(
+        "ratelimit_svc_denied_from_memory_total",
+        "Requests denied without asking the store: it had just denied as much (DENIAL_MEMORY_KEYS).",
+        _one(lambda m: m.denied_from_memory),
+    ),
+    Row(
         "ratelimit_svc_rule_decisions_total",
         "Requests that a rule decided on: allowed, denied, would_deny (shadow mode, quotas), overdrawn, refunded.",
         _each_rule(lambda counts: counts.requests),
@@ -85,7 +96,7 @@ COUNTERS = (
     ),
     Row(
         "ratelimit_svc_policy_decisions_total",
-        "Requests decided without the store, by on_store_failure; shed: at once, since too many were waiting.",
+        "Requests decided without the store, by on_store_failure; shed: at once, since too many waited, or too long, or the loop lags.",
         lambda m: _each(m.policy_decisions),
         ("policy",),
     ),
@@ -108,6 +119,40 @@ COUNTERS = (
         _wire(lambda wire: [((code,), ended) for code, ended in wire.faults.items()]),
         ("code",),
     ),
+    Row(
+        "ratelimit_svc_breaker_opened_total",
+        "How often a server of the store was no longer called since it failed, or was slow.",
+        _each_node(lambda node: node.opened),
+        ("node",),
+    ),
+    Row(
+        "ratelimit_svc_store_late_answers_total",
+        "Answers of a server of the store that came when nobody waited for them any more.",
+        _each_node(lambda node: node.late),
+        ("node",),
+    ),
+    Row(
+        "ratelimit_svc_store_late_seconds_total",
+        "How much later than that they came, all together.",
+        _each_node(lambda node: node.late_s),
+        ("node",),
+    ),
+    Row(
+        "ratelimit_svc_owed_hits_total",
+        "Hits let pass without the store that it was told of since (charged), or that were too many to be kept for it (dropped).",
+        lambda m: [((outcome,), hits) for outcome, hits in m.gauges.owed_hits()._asdict().items()],
+        ("outcome",),
+    ),
+    Row(
+        "ratelimit_svc_replica_beats_failed_total",
+        "Times that Redis did not hear that this replica is there: what was counted last stays.",
+        _one(lambda m: m.gauges.beats_failed()),
+    ),
+    Row(
+        "ratelimit_svc_loop_late_seconds_total",
+        "How late the event loop was, all together.",
+        _one(lambda m: m.gauges.loop().late_s),
+    ),
     Row("ratelimit_svc_rules_loads_total", "Attempts to load rules.", lambda m: _each(m.rules_loads), ("result",)),
 )
 GAUGES = (
@@ -129,8 +174,39 @@ GAUGES = (
         "Windows forgotten before their end because there were too many (MEMORY_STORE_KEYS).",
         _one(lambda m: m.gauges.memory_windows_forgotten()),
     ),
+    Row(
+        "ratelimit_svc_denials_remembered",
+        "Windows that are remembered to be full (DENIAL_MEMORY_KEYS).",
+        _one(lambda m: m.gauges.denials_remembered()),
+    ),
     Row("ratelimit_svc_grpc_connections", "Open (ENGINE=http2).", _wire(lambda wire: [((), wire.connections)])),
     Row("ratelimit_svc_grpc_calls", "Under way (ENGINE=http2).", _wire(lambda wire: [((), wire.calls)])),
+    Row(
+        "ratelimit_svc_breaker_state",
+        "0 while a server of the store is called; 2: it is not, and the policies answer; 1: neither, but a probe is under way.",
+        _each_node(lambda node: node.breaker),
+        ("node",),
+    ),
+    Row(
+        "ratelimit_svc_owed_windows",
+        "Windows in which hits were let pass that the store has yet to be told of.",
+        _one(lambda m: m.gauges.owed_windows()),
+    ),
+    Row(
+        "ratelimit_svc_replicas",
+        "Replicas that share each limit while the store is away: those counted, or REPLICAS if that is more.",
+        _one(lambda m: m.gauges.replicas()),
+    ),
+    Row(
+        "ratelimit_svc_loop_lag_seconds",
+        "How late the event loop was at worst in the last one to two seconds.",
+        _one(lambda m: m.gauges.loop().lag_s),
+    ),
+    Row(
+        "ratelimit_svc_shedding",
+        "1 while the event loop is so late that requests are answered without the store.",
+        _one(lambda m: m.gauges.loop().shedding),
+    ),
     Row("ratelimit_svc_store_up", "1 if the store answers.", _one(lambda m: m.gauges.store_up())),
     Row("ratelimit_svc_ready", "1 if this replica is ready.", _one(lambda m: m.gauges.ready())),
 )

@@ -23,7 +23,10 @@ class AnswerSettings:
         "Taken off each caller's own deadline, so that the answer is there in time.",
     )
     replicas: int = row(
-        "REPLICAS", integer(1, 1_000_000), "1", "How many replicas share each limit while the store is away."
+        "REPLICAS",
+        integer(1, 1_000_000),
+        "1",
+        "How many replicas share each limit while the store is away, at least: they count each other.",
     )
     queue_limit: int = row(
         "QUEUE_LIMIT",

@@ -6,7 +6,7 @@
 --             now in us (double), or 0 to ask Redis: one clock for every replica (a time is given by tests only);
 --             not_after in us (double): later than that nobody waits for the answer, and nothing is charged; 0: never too late;
 --             the number of this batch (double), which the receipt keeps if the batch changed anything: whoever lost the answer
---             sees there whether it was taken
+--             sees there whether it was taken; 0: there is no receipt, whatever the last key is
 --             then for each line n (4 bytes), the number of its charges (1 byte), and its charges, CHARGE bytes each:
 --               algorithm (letter), role (0 gate, 1 shadow, 2 quota), kind (0 positive, 1 check, 2 refund,
 --               3 undo), overdraft (0 never, 1 auto, 2 always), then as doubles limit (of an undo: when was charged what it
@@ -212,5 +212,5 @@ while at < #spec do
 end
 
 for i = 1, #changed do changed[i]:save(changed[i].key, now) end
-if #changed > 0 then redis.call('SET', KEYS[#KEYS], string.format('%.0f', number), 'PX', KEEP_RECEIPT) end
+if #changed > 0 and number > 0 then redis.call('SET', KEYS[#KEYS], string.format('%.0f', number), 'PX', KEEP_RECEIPT) end
 return struct.pack('<' .. string.rep('i8', #reply), unpack(reply))

@@ -48,7 +48,7 @@ def take(lines: Sequence[Line], *, receipt: bytes, number: int = 0, now: int = 0
     Args:
         lines: the batch.
         receipt: the key that keeps the number of the last batch that changed anything.
-        number: this batch's.
+        number: this batch's; 0: no receipt is kept.
         now: the time in µs; 0: Redis's own.
         not_after: the store's time in µs after which nothing is charged any more; 0: never too late.
     """
