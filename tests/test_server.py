@@ -58,7 +58,7 @@ async def ended(replica: Replica) -> int:
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 async def test_a_quiet_life_logs_a_handful_of_lines(tmp_path, rules, loop):
     """Start, listen, a denial, drain, stop: each one line, on either loop, and exit status 0."""
-    env = {"LOOP": loop, "LOG_FORMAT": "json", "LOOP_LAG": "0s"}  # whatever else this machine does
+    env = {"LOOP": loop, "LOG_FORMAT": "json", "LOOP_LAG": "0s", "QUEUE_AGE": "10s"}  # whatever else this machine does
     async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
         assert [ask(replica).overall_code for _ in range(4)] == [1, 1, 1, 2]
         os.kill(replica.pid, signal.SIGTERM)

@@ -89,7 +89,7 @@ async def stage(
     store = valkey(folder / "valkey", append_only=True)
     # a laptop may stall for longer than a mesh would wait for Redis: here Envoy's timeout is the one that counts,
     # and a busy laptop is no reason to shed
-    settings = {"REPLICAS": str(replicas), "STORE_TIMEOUT": "1s", "LOOP_LAG": "0s", **(env or {})}
+    settings = {"REPLICAS": str(replicas), "STORE_TIMEOUT": "1s", "LOOP_LAG": "0s", "QUEUE_AGE": "10s", **(env or {})}
     services = tuple(
         Replica(folder / f"replica-{number}", rules=rules, redis_url=store.url, env=settings, name=f"replica-{number}")
         for number in range(1, replicas + 1)

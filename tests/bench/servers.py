@@ -80,6 +80,7 @@ class Server(Child):
             "DRAIN_DELAY": "0s",
             "STORE_TIMEOUT": "5s",  # ours: every decision is to be Redis's, however slow it gets under this load
             "LOOP_LAG": "0s",  # likewise: none is shed
+            "QUEUE_AGE": "10s",
         }
         argv = [_taskset(), "--cpu-list", str(core), *contender.command]
         super().__init__(contender.name, argv, folder=folder, env=env | dict(contender.env))

@@ -153,10 +153,11 @@ async def serving(name: str, clock, *, host: str = "127.0.0.1", **options: Any) 
     limiter = Heard(
         store=store,
         local=MemoryStore(clock),
+        clock=clock,
         decode=rls.decode,
         encode=rls.encode,
         metrics=Metrics(),
-        options=Options(store_timeout_s=10, deadline_margin_s=1),
+        options=Options(store_timeout_s=10, deadline_margin_s=1, queue_age_s=10),
     )
     limiter.use(load([RuleFile("rules.yaml", RULES.encode())]))
     health, own = Health(), Methods()

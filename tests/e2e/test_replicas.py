@@ -62,7 +62,7 @@ async def test_no_tenant_gets_more_than_its_limit_and_none_starves(tmp_path, eng
     """Fifty callers on two replicas; in the second run one replica is killed in the middle."""
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
-    env = {"STORE_TIMEOUT": "5s", "LOOP_LAG": "0s", "ENGINE": engine}
+    env = {"STORE_TIMEOUT": "5s", "LOOP_LAG": "0s", "QUEUE_AGE": "10s", "ENGINE": engine}
     run = Run()
     async with (
         server(tmp_path / "store") as store,

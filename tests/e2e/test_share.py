@@ -12,7 +12,7 @@ from ratelimit_svc.model import Entry
 from ratelimit_svc.wire.client import Client, request
 
 RULES = "domain: shop\ndescriptors: [{key: tenant, rate_limit: {unit: hour, requests_per_unit: 10}}]\n"
-ENV = {"LOG_FORMAT": "json", "STORE_TIMEOUT": "5s", "LOOP_LAG": "0s"}
+ENV = {"LOG_FORMAT": "json", "STORE_TIMEOUT": "5s", "LOOP_LAG": "0s", "QUEUE_AGE": "10s"}
 
 
 def passed(replica: Replica, tenant: str) -> int:

@@ -27,7 +27,7 @@ PATIENT = ["--set", "timeout=5s", "--threshold", "p99_ms=5000", "--threshold", "
 async def replica(tmp_path_factory, valkey_server):
     """One replica with the demo's rules, which waits for its store as long as a stall may take."""
     folder = tmp_path_factory.mktemp("replica")
-    env = {"STORE_TIMEOUT": "5s", "LOOP_LAG": "0s", "LOG_LEVEL": "error"}
+    env = {"STORE_TIMEOUT": "5s", "LOOP_LAG": "0s", "QUEUE_AGE": "10s", "LOG_LEVEL": "error"}
     async with Replica(folder, rules=shipped("demo.yaml"), redis_url=valkey_server.url, env=env) as running:
         yield running
 
