@@ -25,7 +25,7 @@ from tests.outages.load import TENANTS
 from tests.outages.looks import Look
 from tests.outages.proxy import FaultProxy, Way
 from tests.outages.schedule import Fault, Kind, lanes
-from tests.outages.stage import LIMIT, WINDOW_S, Run, Stage, rules, stage, write_rules
+from tests.outages.stage import LIMIT, STORE, WINDOW_S, Run, Stage, rules, stage, write_rules
 
 REPLICAS, RATE = 5, 800
 EVERY_S = 0.2
@@ -108,7 +108,7 @@ class Outcome:
             Verdict(
                 "the store decides again within a second",
                 f"{len(recoveries)} times that a replica got its store back",
-                [one for looks, back_s in recoveries for one in judges.slow(looks, took, back_s=back_s)],
+                [one for looks, back_s in recoveries for one in judges.slow(looks, self.run.took, back_s=back_s)],
             ),
             Verdict("nothing is left behind", f"{len(self.run.kept)} replicas", judges.left_behind(self.run.kept)),
         ]
@@ -215,6 +215,7 @@ class Chaos:
         match fault.kind:
             case Kind.KILL:
                 await store.start()
+                self._run.machine.watch(STORE, store.pid)
             case Kind.HANG:
                 os.kill(store.pid, signal.SIGCONT)
             case Kind.FLUSH:

@@ -129,30 +129,32 @@ def _flat(looks: Sequence[Look]) -> list[Span]:
     return spans
 
 
-def recovery_s(looks: Iterable[Look], back_s: float) -> dict[str, float | None]:
-    """Return how long after the store was back each replica let it decide again; None: it never did."""
-    found: dict[str, float | None] = {}
-    for replica, seen in _by_replica(looks).items():
-        again = (
-            early.ended_s
-            for early, late in pairwise(one for one in seen if one.at_s >= back_s)
-            if 0 <= late.policy - early.policy <= BY_POLICY * (late.requests - early.requests)
-            and late.requests > early.requests
-        )
-        first = next(again, None)
-        found[replica] = None if first is None else first - back_s
-    return found
-
-
 def slow(looks: Iterable[Look], took: Took, *, back_s: float, within_s: float = 1.0) -> list[str]:
-    """Find replicas that did not let the store decide soon after it was back."""
+    """Find replicas that did not let the store decide soon after it was back.
+
+    Args:
+        looks: those from `back_s` on are judged, by replica.
+        took: here also what the machine took from the store: a store that is not let run is not back.
+        back_s: when it was.
+        within_s: how soon is soon enough.
+    """
     found = []
-    for replica, recovered_s in recovery_s(looks, back_s).items():
-        if recovered_s is None:
-            found.append(f"{replica} has not come back to its store")
-        elif recovered_s > within_s + took(replica, back_s, back_s + recovered_s):
-            found.append(f"{replica} came back to its store after {recovered_s:.2f} s")
+    for replica, seen in _by_replica(look for look in looks if look.at_s >= back_s).items():
+        again_s = _again_s(seen)
+        until_s = seen[-1].ended_s if again_s is None else again_s
+        if until_s - back_s > within_s + took(replica, back_s, until_s):
+            how = "has not come" if again_s is None else f"came after {again_s - back_s:.2f} s"
+            found.append(f"{replica} {how} back to its store")
     return _few("slow", found)
+
+
+def _again_s(looks: Sequence[Look]) -> float | None:
+    """Return when a replica let the store decide; None: it never did."""
+    for early, late in pairwise(looks):
+        asked, alone = late.requests - early.requests, late.policy - early.policy
+        if asked > 0 and 0 <= alone <= BY_POLICY * asked:
+            return early.ended_s
+    return None
 
 
 class Kept(NamedTuple):

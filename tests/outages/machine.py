@@ -24,7 +24,7 @@ class Machine:
     """Looks for as long as its context lasts.
 
     Args:
-        pids: of each replica, by its name. Who starts again is told by `watch`.
+        pids: of each process, by its name. Who starts later, or again, is told by `watch`.
     """
 
     def __init__(self, pids: Mapping[str, int]) -> None:
@@ -50,9 +50,11 @@ class Machine:
         self._timer.cancel()
 
     def watch(self, name: str, pid: int) -> None:
-        """Look at another process under this name from now on."""
-        self._pids[name] = pid
-        self._waited[name] = {}
+        """Look at this process under this name from now on."""
+        if self._pids.get(name) != pid:
+            self._pids[name] = pid
+            self._waited[name] = {}
+            self._theirs.setdefault(name, [0.0] * len(self.at_s))
 
     def took(self, name: str, from_s: float, until_s: float) -> float:
         """Return how many seconds between these times, at most, a call of this replica may have lost to the machine."""

@@ -33,6 +33,8 @@ from tests.outages.proxy import FaultProxy
 LIMIT, WINDOW_S = 40, 2
 """Of each tenant: the busiest asks three times as much, most never reach it. Windows are short, so that tests see many."""
 SETTLED_WITHIN_S = 10.0
+STORE = "the store"
+"""Its name among the processes that `Machine` watches."""
 
 
 def rules(limit: int = LIMIT, *, window_s: int = WINDOW_S, slices: int = 60) -> str:
@@ -67,6 +69,7 @@ def empty(store: RedisServer) -> None:
 class Run:
     """A load on replicas, and what is seen of it."""
 
+    store: RedisServer
     load: Load
     machine: Machine
     looks: Looks
@@ -78,8 +81,13 @@ class Run:
     """Of each replica that lived through it."""
 
     def back(self) -> None:
-        """Note that the store is back now."""
+        """Note that the store is back now, and may be another process."""
         self.back_s = perf_counter()
+        self.machine.watch(STORE, self.store.pid)
+
+    def took(self, replica: str, from_s: float, until_s: float) -> float:
+        """Return what the machine took from a replica and the store: neither can do without the other."""
+        return sum(self.machine.took(name, from_s, until_s) for name in (replica, STORE))
 
     @property
     def by_store(self) -> list[Span]:
@@ -101,7 +109,7 @@ class Run:
         for span in self._kept:
             found += judges.overfull(judges.within(calls, span), window_s=self.window_s, bound=self.limit)
         if self.back_s is not None:
-            found += judges.slow(self.looks.seen, took, back_s=self.back_s)
+            found += judges.slow(self.looks.seen, self.took, back_s=self.back_s)
         return found + judges.left_behind(self.kept)
 
 
@@ -133,8 +141,9 @@ class Stage:
         pids = {one.name: one.pid for one in self.replicas}
         async with Looks(self.replicas, every_s=every_s) as looks:
             before = [await looks.now(one) for one in self.replicas]
-            async with Machine(pids) as machine, Load(self.replicas, rate=rate, name=name, seed=seed) as load:
-                run = Run(load, machine, looks, self.limit, self.window_s)
+            watched = pids | ({STORE: self.store.pid} if self.store.running else {})
+            async with Machine(watched) as machine, Load(self.replicas, rate=rate, name=name, seed=seed) as load:
+                run = Run(self.store, load, machine, looks, self.limit, self.window_s)
                 yield run
             for one in before if weigh else ():
                 (replica,) = (each for each in self.replicas if each.name == one.replica)

@@ -113,15 +113,20 @@ def test_stretches_by_the_store_are_those_of_all_replicas():
 
 
 def test_recovery_is_when_the_store_decides_again():
-    """What was before it was back is none; nor is a replica that nobody asks."""
+    """What was before it was back is none; nor is a replica that nobody asks; what the machine took is excused, and no more."""
     away = [look(0, 0, 0), look(1, 100, 0), look(2, 200, 100)]
     back = [look(3, 300, 200), look(4, 400, 205)]
-    assert judges.recovery_s([*away, *back], back_s=1.5) == {"a": pytest.approx(1.51)}
     assert judges.slow([*away, *back], nothing, back_s=2.5) == []
-    assert judges.slow([*away, *back], nothing, back_s=1.5) == ["slow: a came back to its store after 1.51 s"]
+    assert judges.slow([*away, *back], nothing, back_s=1.5) == ["slow: a came after 1.51 s back to its store"]
     assert judges.slow([*away, *back], lambda *_: 0.6, back_s=1.5) == []
     assert judges.slow(away, nothing, back_s=0.5) == ["slow: a has not come back to its store"]
+    assert judges.slow(away, lambda *_: 0.4, back_s=0.5) == ["slow: a has not come back to its store"]
     assert judges.slow([look(1, 5, 5), look(2, 5, 5)], nothing, back_s=0.5) != []
+
+
+def test_who_was_not_looked_at_for_long_enough_is_not_judged():
+    """It has its second still."""
+    assert judges.slow([look(1, 0, 0), look(1.3, 100, 100)], nothing, back_s=0.5) == []
 
 
 def test_what_is_left_behind_is_found():
