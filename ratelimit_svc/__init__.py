@@ -4,7 +4,7 @@ The way of a request, and where to look:
 
     wire      bytes from Envoy, in and out           (wire/rls, wire/engine: grpcio or http2, wire/tls)
     limiter   plan → batch → take → verdict          (read this first; its parts: plans, waiting, group_commit, verdicts,
-                                                      deadlines, policy)
+                                                      deadlines, unanswered, policy, owed, refusals)
     rules     which rules meet which descriptor      (rules/tables has every key; rules/load, rules/match, rules/watch)
     store     where windows are kept                 (store/memory, store/redis, store/keys)
     breaker   whether to call a store node at all    (pressure: whether this process itself keeps up; both count in a ring)

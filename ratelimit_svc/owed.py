@@ -8,6 +8,7 @@ Pure but for the clock it is handed.
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +49,7 @@ class Owed:
     def __init__(self, clock: Callable[[], int], *, most_keys: int) -> None:
         self._clock = clock
         self._most_keys = most_keys
-        self._debts: dict[bytes, Debt] = {}
+        self._debts: OrderedDict[bytes, Debt] = OrderedDict()
         self.charged = 0
         """Hits that the store was told of."""
         self.dropped = 0
@@ -69,7 +70,7 @@ class Owed:
             return
         self._debts[debt.charge.key] = debt
         if len(self._debts) > self._most_keys:
-            self.dropped += self._debts.pop(next(iter(self._debts))).hits
+            self.dropped += self._debts.popitem(last=False)[1].hits
 
     def take_out(self, lines: Iterable[Line], most: int) -> list[Debt]:
         """Take out the debts on the windows of these lines, so many at most; what is left waits for the next take."""
@@ -105,8 +106,7 @@ class Owed:
         """Drop debts whose hits would have left their windows: of the next LOOKED_AT, so that all have their turn."""
         now = self._clock()
         for _ in range(min(LOOKED_AT, len(self._debts))):
-            key = next(iter(self._debts))
-            debt = self._debts.pop(key)
+            key, debt = self._debts.popitem(last=False)
             if debt.until_us > now:
                 self._debts[key] = debt
 

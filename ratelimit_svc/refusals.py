@@ -17,9 +17,10 @@ Rules:
    where not even one hit fits is it denied.
 3. Of a key that a request names twice only the first charge says how its hits stand; what comes after has the others' before it.
 4. A denial beside hits that are about to be undone (`Grant.passing`) says nothing of the next moment, and is not learnt.
-5. What changes elsewhere is seen late, by at most the shortest of the three times: another replica's refund; its rules that raise
-   the limit; a store that was emptied, or lost the key, or whose clock was set forward; and, where several batches are with a
-   Cluster, a refund of our own whose answer was quicker than that of an earlier denial.
+5. What changes elsewhere is seen late, by at most the shortest of the three times: another replica's refund, or the higher rate of a
+   bucket in its rules; a store that was emptied, or lost the key, or whose clock was set forward; and, where several batches are
+   with a Cluster, a refund of our own whose answer was quicker than that of an earlier denial. A limit that another replica's
+   rules raise is not ours, and a key that its check makes a budget is covered by rule 2.
 6. Who asks for more than the least that was denied is told when the least would fit. No other window was asked, so none is
    described (`verdicts.remembered`).
 

@@ -33,6 +33,8 @@ from ratelimit_svc.state import NO_RULES, State
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.store.redis.replicas import Replicas
+from ratelimit_svc.store.redis.spread import SpreadStore
+from ratelimit_svc.store.redis.which import store_at
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.engine import Engine, EngineOptions
 from ratelimit_svc.wire.health import Health as WireHealth
@@ -190,14 +192,17 @@ def _tls(settings: Settings, state: State) -> ServerTls | None:
 
 
 @asynccontextmanager
-async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncIterator[MemoryStore | RedisStore]:
+async def _store(
+    settings: Settings, state: State, local: MemoryStore
+) -> AsyncIterator[MemoryStore | RedisStore | SpreadStore]:
     """Open the store that the settings name."""
     if settings.redis is None:
         log.warning("REDIS_URL is not set: windows are kept in this process's memory, right for one replica only")
         yield local
         return
-    async with RedisStore(
+    async with store_at(
         settings.redis,
+        settings.redis_per_second,
         timeout_s=settings.store_timeout_us / MICROSECONDS,
         latency_s=settings.breaker_latency_us / MICROSECONDS,
         key_prefix=settings.cache_key_prefix,
@@ -209,7 +214,9 @@ async def _store(settings: Settings, state: State, local: MemoryStore) -> AsyncI
         yield store
 
 
-def _replicas(settings: Settings, state: State, limiter: Limiter, store: MemoryStore | RedisStore) -> Replicas | None:
+def _replicas(
+    settings: Settings, state: State, limiter: Limiter, store: MemoryStore | RedisStore | SpreadStore
+) -> Replicas | None:
     """Return what counts the replicas; None where nothing is shared."""
     if isinstance(store, MemoryStore):
         return None
@@ -320,7 +327,7 @@ def _decide_json(limiter: Limiter) -> Callable[[bytes], Awaitable[tuple[Code, st
 
 
 def _recent(
-    limiter: Limiter, store: MemoryStore | RedisStore
+    limiter: Limiter, store: MemoryStore | RedisStore | SpreadStore
 ) -> Callable[[int, str, str, bool], Awaitable[Mapping[str, Any]]]:
     requests = Recent(limiter, store, rls.decode)
 

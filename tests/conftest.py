@@ -14,6 +14,9 @@ from ratelimit_svc.demo.parts import RedisServer, redis, valkey
 from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
+from ratelimit_svc.store.redis.cluster import Cluster
+from ratelimit_svc.store.redis.spread import SpreadStore
+from tests.clusters import ClusterServers
 from tests.histories import START
 from tests.limiting import Recording
 
@@ -25,6 +28,7 @@ BOTH_LOOPS = {
     "test_pressure",
     "test_store",
     "test_connection",
+    "test_node",
     "test_limiter",
     "test_coalescing",
     "test_in_time",
@@ -97,17 +101,34 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "redis", "valkey"])
-def shared_server(request) -> RedisServer | None:
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def cluster_servers(tmp_path_factory) -> AsyncIterator[ClusterServers]:
+    """A Cluster that the whole session shares: three masters, three replicas."""
+    async with ClusterServers(tmp_path_factory.mktemp("cluster")) as servers:
+        yield servers
+
+
+@pytest.fixture(params=["memory", "redis", "valkey", "cluster"])
+def shared_server(request) -> RedisServer | ClusterServers | None:
     """The server of each store in turn; None for memory."""
-    return None if request.param == "memory" else request.getfixturevalue(f"{request.param}_server")
+    if request.param == "memory":
+        return None
+    found: RedisServer | ClusterServers = request.getfixturevalue(
+        "cluster_servers" if request.param == "cluster" else f"{request.param}_server"
+    )
+    return found
 
 
 @pytest.fixture
-async def store(shared_server: RedisServer | None, clock: Clock) -> AsyncIterator[Store]:
+async def store(shared_server: RedisServer | ClusterServers | None, clock: Clock) -> AsyncIterator[Store]:
     """Each store in turn, empty, on the test's clock."""
     if shared_server is None:
         yield MemoryStore(clock)
+        return
+    if isinstance(shared_server, ClusterServers):
+        shared_server.flush()
+        async with SpreadStore(Cluster(shared_server.where, clock=clock, timeout_s=5)) as spread:
+            yield spread
         return
     with Redis(host="127.0.0.1", port=shared_server.port) as client:
         client.flushall()

@@ -25,6 +25,10 @@ class Proxy:
         """How many bytes of answers are passed on yet; then `instead` is said, and no answer passes any more."""
         self.instead: bytes | None = b""
         """None: the connection is closed."""
+        self.deaf = False
+        """Questions are not passed on."""
+        self.delay_s = 0.0
+        """How long answers are kept back."""
         self._open = asyncio.Event()
         self._open.set()
 
@@ -42,8 +46,8 @@ class Proxy:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
+        self.cut()
+        self.let_go()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def say(self, data: bytes) -> None:
@@ -60,6 +64,11 @@ class Proxy:
         """Pass on what was kept back, and what comes."""
         self._open.set()
 
+    def cut(self) -> None:
+        """Cut all connections."""
+        for writer in self._writers:
+            writer.transport.abort()
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -70,7 +79,8 @@ class Proxy:
         self._tasks.add(answering)
         try:
             while data := await reader.read(PIECE):
-                questions.write(data)
+                if not self.deaf:
+                    questions.write(data)
         except OSError:
             pass
         finally:
@@ -78,6 +88,7 @@ class Proxy:
 
     async def _answer(self, answers: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await answers.read(PIECE):
+            await asyncio.sleep(self.delay_s)
             await self._open.wait()
             if self.passes is None:
                 await self._pass_on(data, writer)

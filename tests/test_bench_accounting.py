@@ -138,7 +138,7 @@ async def test_answers_without_redis_are_told(tmp_path):
     core, others = cores()
     with on_core(others):
         async with valkey(tmp_path / "store") as away:
-            server = Server(engine(DEFAULT_ENGINE), away, folder=tmp_path / "server", core=core)
+            server = Server(engine(DEFAULT_ENGINE), [away], folder=tmp_path / "server", core=core)
             await server.start()
         try:
             assert await server.by_policy() == 0

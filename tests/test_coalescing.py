@@ -4,6 +4,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,12 @@ KINDS = (
 )
 
 
+ONE_SCRIPT = ["memory", "redis", "valkey"]
+"""Stores that take a batch in one go. On a Cluster lines see what another is about to give back, and may be told of it: all of
+that is in test_spanning."""
+
+
+@pytest.mark.parametrize("shared_server", ONE_SCRIPT, indirect=True)
 @given(waves=st.lists(st.lists(st.sampled_from(KINDS), min_size=1, max_size=12), min_size=1, max_size=4))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_coalescing_equals_one_after_another(store, clock, waves):
@@ -109,6 +116,7 @@ def _without_buckets_resets(verdict: Verdict) -> Verdict:
     return verdict._replace(statuses=tuple(statuses))
 
 
+@pytest.mark.parametrize("shared_server", ONE_SCRIPT, indirect=True)
 @given(waves=st.lists(st.lists(st.sampled_from(EVERY_KIND), min_size=1, max_size=15), min_size=1, max_size=5))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_requests_of_every_kind_in_waves_are_told_what_one_after_another_tells(store, clock, waves):

@@ -87,6 +87,7 @@ def test_counters() -> None:
     metrics = Metrics()
     metrics.requests, metrics.bad_requests, metrics.batches, metrics.lines = 1, 2, 3, 4
     metrics.plan_memory_misses, metrics.rules_loaded_at = 6, 1_700_000_000.5
+    metrics.denied_from_memory = 5
     metrics.policy_decisions.local, metrics.policy_decisions.shed = 7, 8
     metrics.store_failures.timeout, metrics.store_failures.bad_key = 9, 10
     metrics.rules_loads.ok, metrics.rules_loads.failed = 11, 12
@@ -96,6 +97,7 @@ def test_counters() -> None:
         ("ratelimit_svc_bad_requests_total",): 2,
         ("ratelimit_svc_store_batches_total",): 3,
         ("ratelimit_svc_store_lines_total",): 4,
+        ("ratelimit_svc_denied_from_memory_total",): 5,
         ("ratelimit_svc_plan_memory_misses_total",): 6,
         ("ratelimit_svc_rules_last_success_timestamp_seconds",): 1_700_000_000.5,
         ("ratelimit_svc_policy_decisions_total", "local"): 7,

@@ -323,6 +323,24 @@ async def test_who_has_gone_or_was_answered_by_policy_teaches_nothing(held, cloc
     assert answers.told == []
 
 
+async def test_a_denial_is_remembered_from_when_it_was_sent(held, clock):
+    """However long its answer took: the store may have looked at its clock at once."""
+    limiter, answers = remembering(held, clock), Answers()
+    for _ in range(5):
+        await tell(limiter, sends("d0 1"))
+    held.go.clear()
+    limiter.submit(sends("d0 1"), answers)
+    await until(lambda: not limiter.waiting)
+    clock.now += 900 * MILLISECOND
+    held.go.set()
+    await answers.wait(1)
+    clock.now += 100 * MILLISECOND - 1
+    assert limiter.submit(sends("d0 1"), answers) is None
+    clock.now += 1
+    assert limiter.submit(sends("d0 1"), answers) is not None
+    await answers.wait(3)
+
+
 async def test_a_refund_of_ours_is_seen_at_once(store, clock):
     """Whoever asks after it was answered is let pass."""
     limiter = remembering(store, clock)

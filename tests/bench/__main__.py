@@ -12,7 +12,7 @@ import uvloop
 from tests.bench import report
 from tests.bench.arguments import add_store, count, in_words, new_file, seconds
 from tests.bench.cell import Bench, cores, measure, on_core
-from tests.bench.servers import DEFAULT_ENGINE, Contender, engine, peer
+from tests.bench.servers import DEFAULT_ENGINE, Contender, engine, engine_with_cluster, peer
 from tests.bench.workloads import WORKLOADS
 from tests.engines import ENGINES
 
@@ -22,6 +22,8 @@ def main() -> None:
     arguments = _parser().parse_args()
     peers = arguments.peer or []
     contenders = [*peers, *(engine(name) for name in arguments.engine or [DEFAULT_ENGINE])]
+    if arguments.cluster:
+        contenders.append(engine_with_cluster())
     if len({one.name for one in contenders}) < len(contenders):
         raise SystemExit("two contenders have one name")
     first = contenders[0].name
@@ -67,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         type=peer,
         metavar="NAME=COMMAND",
         help="any server that takes the reference implementation's variables; repeatable. Ratios are against the first",
+    )
+    parser.add_argument(
+        "--cluster",
+        action="store_true",
+        help="also the service with a Cluster of three primaries and three replicas in place of one Redis",
     )
     parser.add_argument(
         "--workload", action="append", choices=WORKLOADS, help="only these; repeatable [all]", metavar="NAME"

@@ -4,8 +4,9 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.bench.figures import Books, Figures, figures
 from tests.bench.load import loaded
 from tests.bench.servers import Contender, Server
 from tests.bench.workloads import Workload
+from tests.clusters import MASTERS, ClusterServers
 
 STORES = {"valkey": valkey, "redis": redis_6}
 
@@ -74,7 +76,7 @@ async def measure(bench: Bench, contender: Contender, workload: Workload) -> Fig
     """Run one cell."""
     folder = bench.folder / f"{workload.name}-{contender.name}"
     async with (
-        STORES[bench.store](folder / "store") as redis,
+        _store(bench, contender, folder / "store") as redis,
         Server(contender, redis, folder=folder / "server", core=bench.core) as server,
     ):
         tally = Tally()
@@ -95,14 +97,25 @@ async def measure(bench: Bench, contender: Contender, workload: Workload) -> Fig
         )
 
 
-def books(bench: Bench, server: Server, redis: RedisServer) -> Books:
+@asynccontextmanager
+async def _store(bench: Bench, contender: Contender, folder: Path) -> AsyncIterator[list[RedisServer]]:
+    """Start what a contender keeps its windows in: one server, or the primaries of a Cluster."""
+    if contender.cluster:
+        async with ClusterServers(folder, make=STORES[bench.store]) as cluster:
+            yield cluster.servers[:MASTERS]
+    else:
+        async with STORES[bench.store](folder) as redis:
+            yield [redis]
+
+
+def books(bench: Bench, server: Server, redis: Sequence[RedisServer]) -> Books:
     """Read what was used until now."""
     return Books(
         time.perf_counter(),
         cost.cpu_s(server.pid),
-        cost.cpu_s(redis.pid),
+        sum(cost.cpu_s(one.pid) for one in redis),
         time.process_time(),
         cost.core_s(bench.core),
         cost.core_s(bench.others),
-        cost.commands(redis),
+        sum(map(cost.commands, redis), Counter()),
     )

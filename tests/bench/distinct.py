@@ -85,7 +85,7 @@ async def distinct(
     tally, stalls = Tally(), Stalls()
     async with (
         STORES[store](folder / "store") as redis,
-        Server(contender, redis, folder=folder / "server", core=core) as server,
+        Server(contender, [redis], folder=folder / "server", core=core) as server,
     ):
         began = time.monotonic()
 

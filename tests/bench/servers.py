@@ -7,8 +7,8 @@ the reference implementation, of which each server takes what it knows.
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -31,6 +31,8 @@ class Contender:
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     """Beside the settings that all get."""
+    cluster: bool = False
+    """Whether it gets a Cluster of three primaries in place of one Redis."""
 
     @property
     def shown(self) -> str:
@@ -41,6 +43,11 @@ class Contender:
 def engine(name: str) -> Contender:
     """Return this project's service with an engine."""
     return Contender(name, (sys.executable, "-m", "ratelimit_svc", "serve"), {"ENGINE": name})
+
+
+def engine_with_cluster() -> Contender:
+    """Return this project's service, which keeps its windows in a Cluster."""
+    return replace(engine(DEFAULT_ENGINE), name="cluster", cluster=True)
 
 
 def peer(text: str) -> Contender:
@@ -59,7 +66,7 @@ def peer(text: str) -> Contender:
 class Server(Child):
     """A contender that runs, on one core. Ready when it has answered a request."""
 
-    def __init__(self, contender: Contender, redis: RedisServer, *, folder: Path, core: int) -> None:
+    def __init__(self, contender: Contender, redis: Sequence[RedisServer], *, folder: Path, core: int) -> None:
         self.port = free_port()
         self.http_port = free_port()
         env = {
@@ -70,7 +77,8 @@ class Server(Child):
             "DEBUG_HOST": LOOPBACK,
             "DEBUG_PORT": str(free_port()),
             "REDIS_SOCKET_TYPE": "tcp",
-            "REDIS_URL": redis.address,
+            "REDIS_TYPE": "cluster" if contender.cluster else "single",
+            "REDIS_URL": ",".join(server.address for server in redis),
             "RUNTIME_ROOT": str(folder / "runtime"),
             "RUNTIME_SUBDIRECTORY": "ratelimit",
             "RUNTIME_WATCH_ROOT": "false",

@@ -105,7 +105,7 @@ async def soak(contender: Contender, *, store: str, requests: int, seed: int, co
     """Run it; return what was seen of the server."""
     async with (
         STORES[store](folder / "store") as redis,
-        Server(contender, redis, folder=folder / "server", core=core) as server,
+        Server(contender, [redis], folder=folder / "server", core=core) as server,
     ):
         load, began = Soak(server.port, requests, seed), time.monotonic()
 

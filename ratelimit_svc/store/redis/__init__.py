@@ -5,8 +5,12 @@
     handshake    redis-py opens a connection, and hands it over
     connection   commands one behind the other on one connection, each answered in its turn
     calls        takes in flight, what became of each, and the receipts of those that were lost
+    warm         what a fresh connection is asked before calls go to it
     clock        the store's clock, as far as its replies tell
     node         one server, kept connected, with a breaker before it
+    cluster      the nodes of a Cluster, and which of its slots each of them has (`slots`)
+    per_second   one Redis for short windows, another for the rest
+    spread       the store of either, whose windows are in several places; `spanning` has lines that span them
     replicas     each process says that it lives, and counts those that do
     commands     a batch as one command, its reply as grants
     script       the Lua twins as one script, which takes a whole batch atomically, on Redis's own clock
@@ -21,7 +25,7 @@ from typing import Self
 
 from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.errors import StoreUnavailableError
-from ratelimit_svc.model import Grant, Line
+from ratelimit_svc.model import Charge, Grant, Line
 from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.redis import sentinel
 from ratelimit_svc.store.redis.calls import Call, Refused, Unknown, charged, in_words
@@ -39,7 +43,7 @@ class RedisStore:
     Args:
         where: one server, or what sentinels watch; or a URL of one server.
         timeout_s: how long a take may be waited for.
-        latency_s: the longest that an answer in time takes, for the breaker.
+        latency_s: the longest that an answer in time takes, for the breaker; None: half of `timeout_s`.
         key_prefix: put before the keys that are the store's own: the probe, which it writes to see whether it may, and the receipt.
         clock: gives the time in µs instead of Redis's own; for tests.
         on_up: called with a list of warnings when the store begins to answer.
@@ -57,7 +61,7 @@ class RedisStore:
         where: Where | str,
         *,
         timeout_s: float = 0.1,
-        latency_s: float = 0.05,
+        latency_s: float | None = None,
         key_prefix: str = "",
         clock: Callable[[], int] | None = None,
         on_up: Callable[[list[str]], None] = _ignore,
@@ -70,7 +74,7 @@ class RedisStore:
             where.addresses[0],
             find=partial(sentinel.primary, where) if where.kind is Kind.SENTINEL else None,
             timeout_s=timeout_s,
-            latency_s=latency_s,
+            latency_s=timeout_s / 2 if latency_s is None else latency_s,
             key_prefix=key_prefix,
             clock=clock,
             on_up=on_up,
@@ -79,7 +83,7 @@ class RedisStore:
         )
 
     def __repr__(self) -> str:
-        return f"<RedisStore: {self._node!r}>"
+        return f"<RedisStore: {'up' if self.up else f'down, {self._node.why_down}'}>"
 
     @property
     def up(self) -> bool:
@@ -94,6 +98,10 @@ class RedisStore:
         """Return what health detail shows of its nodes, by their addresses."""
         return {address: node.describe() for address, node in self.nodes().items()}
 
+    def away(self) -> list[str]:
+        """Return why it does not answer, in words for people; empty if it does."""
+        return [] if self.up else [f"{self._node.address}: {self._node.why_down}"]
+
     async def __aenter__(self) -> Self:
         await self._node.__aenter__()
         return self
@@ -105,9 +113,19 @@ class RedisStore:
         """Charge a batch; see `Store.take`. It is written at once, behind the takes that are in flight, and once."""
         return self._node.ask_then([lines], due, partial(_told, len(lines)))
 
-    def command(self, key: bytes, *words: bytes) -> asyncio.Future[object]:  # noqa: ARG002 — it has one node for all keys
+    async def command(self, key: bytes, *words: bytes) -> object:  # noqa: ARG002 — it has one node for all keys
         """Write any other command to where a key is; see `Node.command`."""
-        return self._node.command(*words)
+        return await self._node.command(*words)
+
+    # ── as one of several places (`spread`) ───────────────────────────────────────────────────────────────────────────
+
+    def place(self, charge: Charge) -> int:  # noqa: ARG002 — all windows are in one
+        """Return the only place there is."""
+        return 0
+
+    def ask(self, calls: Mapping[int, Sequence[Line]], due: float | None) -> asyncio.Future[list[Call]]:
+        """Take some lines."""
+        return self._node.ask([*calls.values()], due)
 
 
 def _told(many: int, calls: list[Call]) -> list[Grant | Untaken]:

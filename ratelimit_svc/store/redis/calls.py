@@ -10,7 +10,7 @@ strict answer, for what policy let pass meanwhile is then owed.
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from hiredis import ReplyError
 
 from ratelimit_svc.breaker import Breaker
 from ratelimit_svc.errors import StoreUnavailableError
-from ratelimit_svc.model import Grant, Line
+from ratelimit_svc.model import Line
 from ratelimit_svc.store.redis import commands
 from ratelimit_svc.store.redis.clock import StoreClock
 from ratelimit_svc.store.redis.commands import Taken
@@ -223,21 +223,6 @@ def charged(outcome: Outcome, at: int) -> asyncio.Future[int]:
 
     outcome.add_done_callback(on_outcome)
     return line
-
-
-def settle(lost: Iterable[Lost], receipts: Mapping[bytes, object]) -> None:
-    """Tell what became of lost calls.
-
-    Args:
-        lost: the calls.
-        receipts: what was read of each of their receipts.
-    """
-    for (lines, receipt, number), outcome in lost:
-        said = receipts.get(receipt)
-        last = int(said) if isinstance(said, bytes) and said.isdigit() else 0
-        if not outcome.done():
-            was_taken = 0 < number <= last
-            outcome.set_result(Taken(0, [Grant(line.n, ()) for line in lines]) if was_taken else None)
 
 
 def in_words(said: str) -> str:

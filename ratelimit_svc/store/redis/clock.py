@@ -23,7 +23,7 @@ class StoreClock:
 
     def __init__(self) -> None:
         self._ahead_us: float | None = None
-        """By so much the store's clock was ahead of ours at most, when that was noted."""
+        """By so much the store's clock was ahead of ours at most, at `_noted_s`."""
         self._noted_s = 0.0
 
     def note(self, store_us: int, sent_s: float, received_s: float) -> None:
@@ -39,7 +39,7 @@ class StoreClock:
             held = self._ahead_us + (received_s - self._noted_s) * (DRIFT * MICROSECONDS)
             if at_most >= held and store_us - received_s * MICROSECONDS <= held:
                 return
-        self._ahead_us, self._noted_s = at_most, received_s
+        self._ahead_us, self._noted_s = at_most, sent_s
 
     def latest(self, at_s: float, now_s: float) -> int:
         """Return the latest that the store's clock may show at a time of ours, in µs; 0: nothing is known.

@@ -19,12 +19,18 @@ LINE = struct.Struct("<IB")
 CHARGE = struct.Struct("<BBBBdddd")
 """Algorithm (its letter), role, kind, overdraft; limit, window in µs, shape, hits."""
 
+ONE = struct.Struct("<dddIBBBBBdddd")
+"""All of these: the argument of a batch of one line with one charge. In a Cluster nearly every call is that."""
+
 NOW = struct.Struct("<q")
 """A reply that is only this came too late."""
+ONE_TOLD = struct.Struct("<5q")
+"""The reply to a batch of one line with one charge."""
 ONE_OVERDRAWN = -2
 """What the script says instead of "1 granted", where that one is overdrawn."""
 
 _BY_HASH = b"$7\r\nEVALSHA\r\n$%d\r\n%b\r\n" % (len(SHA), SHA)
+_ONE = b"*6\r\n%b$1\r\n2\r\n" % _BY_HASH
 _WHOLE = b"$4\r\nEVAL\r\n$%d\r\n%b\r\n" % (len(SCRIPT), SCRIPT)
 
 
@@ -52,6 +58,8 @@ def take(lines: Sequence[Line], *, receipt: bytes, number: int = 0, now: int = 0
         now: the time in µs; 0: Redis's own.
         not_after: the store's time in µs after which nothing is charged any more; 0: never too late.
     """
+    if len(lines) == 1 and len(lines[0].charges) == 1:
+        return _take_one(lines[0], receipt, number, now, not_after)
     keys = []
     for line in lines:
         for charge in line.charges:
@@ -62,6 +70,36 @@ def take(lines: Sequence[Line], *, receipt: bytes, number: int = 0, now: int = 0
     head = b"*%d\r\n%b" % (len(keys) + 4, _BY_HASH)
     many = b"%d" % len(keys)
     return b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n" % (head, len(many), many, b"".join(keys), len(packed), packed)
+
+
+def _take_one(line: Line, receipt: bytes, number: int, now: int, not_after: int) -> bytes:
+    """Return the same for one line with one charge, in half the time."""
+    charges, n = line
+    key, algorithm, limit, window_us, shape, hits, role, _, kind, overdraft, _, _ = charges[0]
+    packed = ONE.pack(
+        now,
+        not_after,
+        number,
+        n,
+        1,
+        ord(algorithm._value_),
+        role._value_,
+        kind._value_,
+        overdraft._value_,
+        limit,
+        window_us,
+        shape,
+        hits,
+    )
+    return b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+        _ONE,
+        len(key),
+        key,
+        len(receipt),
+        receipt,
+        ONE.size,
+        packed,
+    )
 
 
 def bring_script(take: bytes) -> bytes | None:
@@ -97,6 +135,10 @@ def taken(reply: object, lines: Sequence[Line]) -> Taken:
     Raises:
         InvalidResponse: it is not a reply to these lines.
     """
+    if len(lines) == 1 and len(lines[0].charges) == 1 and isinstance(reply, bytes) and len(reply) == ONE_TOLD.size:
+        now, granted, remaining, empty_us, fits_in_us = ONE_TOLD.unpack(reply)
+        if granted >= 0:
+            return Taken(now, [Grant(granted, (Outcome(remaining, empty_us, fits_in_us),))])
     numbers = 1 + sum([1 + 3 * len(line.charges) for line in lines])
     if isinstance(reply, bytes) and len(reply) == NOW.size:
         return Taken(NOW.unpack(reply)[0], None)

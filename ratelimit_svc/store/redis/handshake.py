@@ -72,6 +72,13 @@ async def opened(where: Where, address: Address, login: Login, *, db: int = 0) -
         if connection is not None:
             with suppress(Exception):
                 await connection.disconnect(nowait=True)
+            _untie(connection)
+
+
+def _untie(connection: AbstractConnection) -> None:
+    """Let a connection be freed when it is forgotten: its parser holds a method of its own, and the collector comes in quiet times only."""
+    parser: Any = connection._parser  # noqa: SLF001
+    parser.pubsub_push_handler_func = None
 
 
 async def call(connection: AbstractConnection, *arguments: bytes) -> Any:

@@ -16,11 +16,10 @@ Rules:
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from random import Random
 from secrets import token_hex
 from time import monotonic
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from hiredis import ReplyError
 
@@ -28,9 +27,9 @@ from ratelimit_svc.breaker import Breaker, BreakerState
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Line
 from ratelimit_svc.store.redis import commands, handshake
-from ratelimit_svc.store.redis.calls import ELSEWHERE, LEAVE, Call, Calls, Take, Tally, Unknown, in_words, settle
-from ratelimit_svc.store.redis.clock import StoreClock
+from ratelimit_svc.store.redis.calls import LEAVE, Call, Calls, Take, Tally, Unknown, in_words
 from ratelimit_svc.store.redis.connection import Connection
+from ratelimit_svc.store.redis.warm import check, warm
 from ratelimit_svc.store.redis.where import Address, Where
 
 LOOK_EVERY_S = 1.0
@@ -47,10 +46,6 @@ T = TypeVar("T")
 
 def _ignore(*_: object) -> None:
     """Tell nobody."""
-
-
-def _as_they_are(calls: list[Call]) -> list[Call]:
-    return calls
 
 
 class Node:
@@ -70,8 +65,8 @@ class Node:
         on_down: called with the reason when it ceases to be, or if it is not from the start; again with each other reason.
         on_change: called with the address, and what the breaker tells, when that opens and closes.
 
-    Resource handling: `async with` opens it; it returns when a connection stands, or the first attempt has failed. On leaving, its
-    task and its connection are closed, and the outcomes that are not known yet are cancelled.
+    Resource handling: `async with` opens it, until a connection stands or the first attempt has failed. On leaving, its task and
+    its connection are closed, and outcomes that are not known yet are cancelled.
 
     Error handling: everything is tried again in the background for ever.
     """
@@ -97,8 +92,7 @@ class Node:
         self._on_up, self._on_down, self._on_change = on_up, on_down, on_change
         own = f"{key_prefix}ratelimit-svc:".encode()
         self._probe_key, self._receipt = own + b"probe", own + f"receipt:{token_hex(8)}".encode()
-        self._number = 0
-        """The last call's."""
+        self._number = 0  # the last call's
         self._loop = asyncio.get_running_loop()
         self.breaker = Breaker(
             clock=self._loop.time,
@@ -109,8 +103,7 @@ class Node:
         self._tally = Tally(self.breaker, knows_time=clock is None)
         self._connection: Connection | None = None
         self._why_lost = "not connected yet"
-        self._warnings: list[str] = []
-        """Not told yet."""
+        self._warnings: list[str] = []  # not told yet
         self._was_up = False
         self._reasons_told: set[str] = set()
         """In this outage, so that reasons that take turns are told once each."""
@@ -187,7 +180,7 @@ class Node:
             asking: whether ASKING goes before each (after ASK). Such a call has no receipt: if it is lost, it is taken to have
                 charged nothing.
         """
-        return self.ask_then(calls, due, _as_they_are, asking=asking)
+        return self.ask_then(calls, due, list, asking=asking)
 
     def ask_then(
         self,
@@ -219,24 +212,27 @@ class Node:
         connection.ask(written, asker, before=ASKING if asking else b"")
         return asker.answer
 
-    def command(self, *words: bytes) -> asyncio.Future[object]:
-        """Write any other command, and return what will be its reply.
+    async def command(self, *words: bytes) -> object:
+        """Write any other command, and return its reply.
 
-        It fails with StoreUnavailableError if Redis refuses, does not answer in time, or is away.
+        Raises:
+            StoreUnavailableError: Redis refuses it, does not answer in time, or is away.
         """
-        reply: asyncio.Future[object] = self._loop.create_future()
-        if self._connection is None or not self.breaker.closed or self._connection.full:
-            _fail(reply, self.why_down or "too many calls have no answer yet")
-        else:
-            replies = self._connection.call(commands.of(*words))
-            replies.add_done_callback(partial(_pass_on, reply))
+        connection = self._connection
+        if connection is None or not self.breaker.closed or connection.full:
+            raise StoreUnavailableError(self._why_not())
+        (reply,) = await connection.call(commands.of(*words))
+        if isinstance(reply, ReplyError):
+            raise StoreUnavailableError(in_words(str(reply)))
         return reply
 
     def _not_asked(self, many: int, then: Callable[[list[Call]], T]) -> asyncio.Future[T]:
         answer: asyncio.Future[T] = self._loop.create_future()
-        error = StoreUnavailableError(self.why_down or "too many calls have no answer yet")
-        answer.set_result(then([Unknown(error)] * many))
+        answer.set_result(then([Unknown(StoreUnavailableError(self._why_not()))] * many))
         return answer
+
+    def _why_not(self) -> str:
+        return self.why_down or "too many calls have no answer yet"
 
     # ── what happens to it ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -310,31 +306,10 @@ class Node:
         except Exception as error:  # noqa: BLE001 — of any kind: uvloop, redis-py and a broken peer have many
             raise StoreUnavailableError(handshake.reason(error)) from None
         connection = Connection(writer, timeout_s=self._timeout_s, on_lost=self._on_lost)
-        await self._warm(connection)
+        await warm(connection, self._tally, self._probe_key)
+        if not connection.open:  # lost in the very turn in which it was ready
+            raise StoreUnavailableError(self._why_lost)
         self._connection, self._warnings = connection, warnings
-
-    async def _warm(self, connection: Connection) -> None:
-        """Take nothing, and read the receipts of what the last connection has lost."""
-        lost, self._tally.lost = self._tally.lost, []
-        receipts = list(dict.fromkeys(call.receipt for call, _ in lost if call.number))
-        sent_s = monotonic()
-        try:
-            taken, *read = await connection.call(
-                commands.take([], receipt=self._probe_key), *(commands.of(b"GET", receipt) for receipt in receipts)
-            )
-            _check(taken)
-            now, _ = (0, None) if isinstance(taken, ReplyError) else commands.taken(taken, [])
-        except BaseException as error:
-            self._tally.lost = lost
-            connection.close("it was not ready")
-            if isinstance(error, Exception) and not isinstance(error, StoreUnavailableError):
-                raise StoreUnavailableError(handshake.reason(error)) from None
-            raise
-        settle(lost, dict(zip(receipts, read, strict=True)))
-        self._tally.clock = StoreClock()
-        if now and self._tally.knows_time:
-            self._tally.clock.note(now, sent_s, connection.heard_s)
-        self.breaker.note(connection.heard_s - sent_s)
 
     async def _probe(self) -> None:
         """Write a key, connecting first if need be, and tell the breaker how it went."""
@@ -346,7 +321,7 @@ class Node:
             connection, started_s = self._connection, monotonic()
             async with asyncio.timeout(self.breaker.latency_s):
                 (reply,) = await connection.call(commands.of(b"SET", self._probe_key, b"1", b"PX", b"1000"))
-            _check(reply)
+            check(reply)
         except TimeoutError:
             self.breaker.note_probe_failure(f"a probe has no answer within {self.breaker.latency_s * 1000:g} ms")
         except StoreUnavailableError as error:
@@ -373,28 +348,3 @@ class Node:
         except StoreUnavailableError as error:
             if connection.open:
                 self.breaker.trip(str(error))
-
-
-def _check(reply: object) -> None:
-    """Raise StoreUnavailableError if it is a refusal, other than that of a node of a Cluster that is well."""
-    if isinstance(reply, ReplyError) and not str(reply).startswith(ELSEWHERE):
-        raise StoreUnavailableError(in_words(str(reply)))
-
-
-def _pass_on(reply: asyncio.Future[object], replies: asyncio.Future[list[object]]) -> None:
-    """Resolve a command's future when its connection does."""
-    if replies.cancelled() or reply.done():
-        return
-    if error := replies.exception():
-        _fail(reply, str(error))
-        return
-    (said,) = replies.result()
-    if isinstance(said, ReplyError):
-        _fail(reply, in_words(str(said)))
-    else:
-        reply.set_result(said)
-
-
-def _fail(answer: asyncio.Future[Any], why: str) -> None:
-    answer.set_exception(StoreUnavailableError(why))
-    answer.exception()  # it counts as seen, so that the loop does not complain if it was forgotten
