@@ -366,13 +366,14 @@ async def test_a_server_that_has_moved_is_followed(redis_server, valkey_server):
 async def test_a_connection_that_is_lost_is_opened_anew_at_once(server, client):
     """One that is reset now and then opens no breaker."""
     async with proxied(server.port) as (proxy, store):
-        node, before = node_of(store), None
-        for _ in range(3):
-            await until(lambda: store.up and node._connection is not before)
+        node = node_of(store)
+        connections = {node._connection}
+        for number in range(2, 5):
             assert await left(store) >= 0
-            before = node._connection
             proxy.cut()
-        await until(lambda: store.up and node._connection is not before)
+            await until(lambda: store.up and node._connection not in connections)
+            connections.add(node._connection)
+            assert len(connections) == number
         assert node.breaker.opened == 0
 
 

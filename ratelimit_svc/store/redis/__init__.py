@@ -21,14 +21,15 @@ This module is the store of one node: a single server, or the primary that senti
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Self
+from typing import Self, cast
 
 from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.model import Charge, Grant, Line
 from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.redis import sentinel
-from ratelimit_svc.store.redis.calls import Call, Refused, Unknown, charged, in_words
+from ratelimit_svc.store.redis.calls import Call, Refused, charged, in_words
+from ratelimit_svc.store.redis.commands import Taken
 from ratelimit_svc.store.redis.node import Node
 from ratelimit_svc.store.redis.where import Kind, Where
 
@@ -130,13 +131,13 @@ class RedisStore:
 
 def _told(many: int, calls: list[Call]) -> list[Grant | Untaken]:
     """Return what became of the lines of the one call."""
-    (call,) = calls
+    call = calls[0]
+    if isinstance(call, Taken):
+        if call.grants is None:
+            return [Untaken(StoreUnavailableError("Redis got it too late"), late=True)] * many
+        return cast("list[Grant | Untaken]", call.grants)  # nobody else has it
     if isinstance(call, Refused):
         return [Untaken(StoreUnavailableError(in_words(call.said)))] * many
-    if isinstance(call, Unknown):
-        if call.outcome is None:
-            return [Untaken(call.error)] * many
-        return [Untaken(call.error, charged(call.outcome, at)) for at in range(many)]
-    if call.grants is None:
-        return [Untaken(StoreUnavailableError("Redis got it too late"), late=True)] * many
-    return [*call.grants]
+    if call.outcome is None:
+        return [Untaken(call.error)] * many
+    return [Untaken(call.error, charged(call.outcome, at)) for at in range(many)]
