@@ -1,6 +1,7 @@
 """A real Cluster: slots that are elsewhere or on their way, nodes that die or hang. No charge is lost, none is doubled."""
 
 import asyncio
+import gc
 import os
 import signal
 from collections import Counter
@@ -280,6 +281,24 @@ async def test_a_cluster_that_is_not_there_says_so_and_is_found_when_it_comes(tm
             await until(lambda: store.away() == [], within_s=20)
             (grant,) = await store.take([line("k")])
             assert isinstance(grant, Grant)
+
+
+async def test_no_circle_is_left_for_the_collector(servers):
+    """Taken, denied and undone, what a batch was made of goes without a search for it."""
+    a, b, c = (key_in(servers, server) for server in servers.masters)
+    async with opened(servers) as store:
+        batch = [Line((charge(a, MANY), charge(b, 1), charge(c, MANY)), 3), line(a), line(b)]
+        for _ in range(2):  # the first makes what stays
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(20):
+                    await store.take(batch)
+                await until(lambda: not store._open)
+                left = gc.collect()
+            finally:
+                gc.enable()
+        assert left < 20  # of 20 batches
 
 
 async def test_nothing_is_left_behind(servers):

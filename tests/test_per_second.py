@@ -10,6 +10,8 @@ from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.store.redis.cluster import Cluster
 from ratelimit_svc.store.redis.per_second import PerSecond
 from ratelimit_svc.store.redis.spread import SpreadStore
+from ratelimit_svc.store.redis.where import Address, Kind, Where
+from ratelimit_svc.store.redis.which import store_at
 from tests.clusters import ClusterServers
 from tests.histories import MINUTE, charge
 from tests.waiting import until
@@ -92,3 +94,57 @@ async def test_either_may_be_a_cluster(cluster_servers: ClusterServers, empty):
         checks = await store.take([Line((charge(f"s{n}", 3, hits=0, window=SECOND * 30),), 1) for n in range(20)])
         assert {answer.outcomes[0].remaining for answer in checks if isinstance(answer, Grant)} == {1}
     assert len(keys_of(usual.port)) == 20
+
+
+async def test_what_is_told_is_told_of_both(tmp_path, valkey_server):
+    """While one of the two answers, the store is up, and says what is away; it is down when none does."""
+    short, usual = valkey(tmp_path / "short"), valkey(tmp_path / "usual")
+    up: list[list[str]] = []
+    down: list[str] = []
+    store = store_at(
+        Where.of_url(usual.url),
+        Where.of_url(short.url),
+        timeout_s=5,
+        latency_s=5,
+        key_prefix="",
+        on_up=up.append,
+        on_down=down.append,
+        on_change=lambda *_: None,
+    )
+    async with short, usual, store:
+        assert store.up
+        assert up[-1] == []
+        assert down == []
+        await short.kill()
+        await until(lambda: len(up[-1]) == 1)
+        assert "for windows shorter than a minute" in up[-1][0]
+        assert down == []
+        await usual.kill()
+        await until(lambda: down != [])
+        assert not store.up
+
+
+@pytest.mark.parametrize(
+    ("kind", "short", "made"),
+    [
+        ("single", None, RedisStore),
+        ("cluster", None, SpreadStore),
+        ("single", "single", SpreadStore),
+        ("cluster", "single", SpreadStore),
+    ],
+)
+async def test_the_settings_name_the_store(kind, short, made):
+    """One server needs nothing that spans."""
+    where, other = (each and Where((Address("127.0.0.1", 1),), Kind(each)) for each in (kind, short))
+    assert where
+    store = store_at(
+        where,
+        other,
+        timeout_s=1,
+        latency_s=1,
+        key_prefix="",
+        on_up=lambda _: None,
+        on_down=lambda _: None,
+        on_change=lambda *_: None,
+    )
+    assert type(store) is made

@@ -131,14 +131,13 @@ class Cluster:
 
     def ask(self, calls: Mapping[int, Sequence[Line]], due: float | None) -> asyncio.Future[list[Answer]]:
         """Take some lines of each slot; see `Places.ask`."""
-        asked = _Asked(calls, due, self._loop.create_future())
+        asked = _Asked(calls, due, self._loop)
         by_node: dict[Node | None, list[int]] = {}
         for slot in calls:
             by_node.setdefault(self._nodes.owners[slot], []).append(slot)
         asked.left = len(by_node)
         for node, slots in by_node.items():
             if node is None or not node.up:
-                self._nodes.renew()
                 self._on_answers(asked, node, slots, [_away(node)] * len(slots))
             else:
                 answers = node.ask([calls[slot] for slot in slots], due)
@@ -171,7 +170,7 @@ class Cluster:
 
     async def _follow_all(self, asked: "_Asked") -> None:
         """Follow the calls that were refused, all at once, and answer."""
-        due = self._loop.time() + self._timeout_s
+        due = asked.started + self._timeout_s
         due = due if asked.due is None else min(due, asked.due)
         try:
             followed = await asyncio.gather(
@@ -217,15 +216,14 @@ class Cluster:
 class _Asked:
     """Calls that are under way."""
 
-    __slots__ = ("answer", "calls", "due", "left", "refused", "told")
+    __slots__ = ("answer", "calls", "due", "left", "refused", "started", "told")
 
-    def __init__(
-        self, calls: Mapping[int, Sequence[Line]], due: float | None, answer: "asyncio.Future[list[Answer]]"
-    ) -> None:
+    def __init__(self, calls: Mapping[int, Sequence[Line]], due: float | None, loop: asyncio.AbstractEventLoop) -> None:
         self.calls = calls
         """By slot."""
+        self.started = loop.time()
         self.due = due
-        self.answer = answer
+        self.answer: asyncio.Future[list[Answer]] = loop.create_future()
         self.left = 0
         """Nodes that have not answered yet."""
         self.told: dict[int, Answer] = {}

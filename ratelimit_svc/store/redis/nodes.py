@@ -22,7 +22,7 @@ from ratelimit_svc.store.redis.where import Address, Where
 RENEW_EVERY_S = 30.0
 RENEW_IN_NEED_EVERY_S = 0.5
 """While a part of the Cluster is away."""
-RENEW_AT_MOST_EVERY_S = 0.2
+RENEW_AT_MOST_EVERY_S = 0.3
 """All with jitter, so that replicas do not ask in step."""
 
 

@@ -171,10 +171,10 @@ class SpreadStore:
         spanning: list[_Spanning] = []
         many = len(lines)
         for number, line in enumerate(lines):
-            places = [place_of(charge) for charge in line.charges]
-            place = places[0]
-            if len(places) > 1 and places.count(place) < len(places):
-                parts = split(line, places)
+            charges = line.charges
+            place = place_of(charges[0])
+            if len(charges) > 1 and any(place_of(charge) != place for charge in charges):
+                parts = split(line, [place_of(charge) for charge in charges])
                 spanning.append(_Spanning(number, line, parts, many))
                 for part in parts:
                     calls.setdefault(part.place, []).append(part.line)
