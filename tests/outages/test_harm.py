@@ -12,7 +12,7 @@ from tests.outages.stage import stage
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
-AFTER_S = 2.5
+AFTER_S = 2.2
 
 
 async def test_the_store_is_emptied(staged):

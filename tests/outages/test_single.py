@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 AWAY_S = 10.0
 """A kill that a pod's restart takes."""
-BEFORE_S, AFTER_S = 1.5, 2.5
+BEFORE_S, AFTER_S = 1.0, 2.2
 """Of load in good times: until windows are full; and for more than a window, once it is over."""
 
 
