@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS ?= dev
 
-.PHONY: help venv demo loadtest test test-tools test-h2load test-docker test-docker-peer bench soak distinct sizing attacks fuzz check proto docs envoy-config build clean
+.PHONY: help venv demo loadtest test test-tools test-h2load test-docker test-docker-peer bench soak distinct sizing attacks chaos fuzz check proto docs envoy-config build clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -79,6 +79,11 @@ soak: venv ## Ten million requests over connections that come and go: nothing ma
 
 attacks: venv ## Attack a running engine, and print what each attack costs (docs/attacks.md)
 	$(BIN)/pytest -s tests/attacks
+
+SEED ?= 4
+chaos: SECONDS = 120
+chaos: venv ## Two minutes of every outage at once, five replicas: SEED=4 SECONDS=120; writes docs/outages.md
+	$(BIN)/python -m tests.outages --seed $(SEED) --seconds $(SECONDS)
 
 distinct: venv ## A million descriptors, each asked once: memory, and the longest stall
 	$(BIN)/python -m tests.bench.distinct $(ARGS)
