@@ -83,6 +83,7 @@ class Limiter:
         options: see Options.
         pressure: says when to shed because the process cannot keep up; None: never.
         on_denial: told of some denials, for a log.
+        on_spoilt: told of the keys of each line that has one which holds something that is not ours, for a log.
 
     Resource handling: belongs to the running event loop; `close` forgets whoever still waits.
     """
@@ -99,6 +100,7 @@ class Limiter:
         options: Options,
         pressure: Pressure | None = None,
         on_denial: Callable[[Denial], None] | None = None,
+        on_spoilt: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
         self._decode, self._encode = decode, encode
         self._metrics = metrics
@@ -123,6 +125,7 @@ class Limiter:
             never_deny=options.shadow_mode,
             tell=self._tell,
             on_over_limit=self._note_over_limit,
+            on_spoilt=on_spoilt,
         )
         self._deadlines = Deadlines[Waiting](self._loop, self._unanswered.expire)
         self._commits = GroupCommit(

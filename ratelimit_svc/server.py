@@ -83,6 +83,7 @@ async def serve(settings: Settings) -> None:
             options=_options(settings),
             pressure=lag,
             on_denial=state.on_denial,
+            on_spoilt=state.on_spoilt,
         )
         life.callback(limiter.close)
         watched = WireHealth()
@@ -200,7 +201,7 @@ async def _store(
         log.warning("REDIS_URL is not set: windows are kept in this process's memory, right for one replica only")
         yield local
         return
-    async with store_at(
+    store = store_at(
         settings.redis,
         settings.redis_per_second,
         timeout_s=settings.store_timeout_us / MICROSECONDS,
@@ -209,8 +210,9 @@ async def _store(
         on_up=state.on_store_up,
         on_down=state.on_store_down,
         on_change=state.on_breaker,
-    ) as store:
-        state.nodes = store.nodes
+    )
+    state.nodes, state.away = store.nodes, store.away
+    async with store:
         yield store
 
 

@@ -1,9 +1,10 @@
 """What the process knows of itself: its store, its rules, its health. It tells the log, health and metrics."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import time
+from math import inf
+from time import monotonic, time
 
 import structlog
 
@@ -28,6 +29,9 @@ from ratelimit_svc.wire.tls import TlsFilesError
 
 NO_RULES, STORE_AWAY, OVERLOADED = "no rules loaded", "the store is away", "overloaded: the event loop lags"
 
+SPOILT_EVERY_S = 10.0
+"""At most one spoilt key is told in this time: the metric counts them all."""
+
 log = structlog.get_logger()
 
 
@@ -40,25 +44,37 @@ class State:
     metrics: Metrics
     store_up: bool
     store_reason: str = ""
+    store_whole: bool = True
+    """Whether nothing of it was away when it was last up."""
     rules: RuleSet | None = None
     rules_error: RulesError | None = None
     warned: set[str] = field(default_factory=set)
     """The warnings of the rules in force: those that a reload finds again are not told again."""
     nodes: Callable[[], Mapping[str, Node]] = dict
     """Returns the nodes of the store, by their addresses; there are none in memory."""
+    away: Callable[[], list[str]] = list
+    """Returns what is away of the store and why, in words."""
     replicas: Replicas | None = None
     """Who counts the replicas; None: nobody, since nothing is shared."""
     pressure: Pressure | None = None
     """What watches the loop; None: not yet."""
+    spoilt_told_s: float = -inf
+    """When a spoilt key was last told, on the clock."""
     rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the rules were looked at: good or not, there is something to say."""
 
     def on_store_up(self, warnings: list[str]) -> None:
-        """Note that the store answers."""
+        """Note that the store answers; again when what is away of it has changed."""
+        away, was_up, was_whole = self.away(), self.store_up, self.store_whole
         self._store(up=True)
-        log.info("store is up", url=self.settings.redis_url_shown)
+        self.store_whole = not away
+        if not was_up or (self.store_whole and not was_whole):
+            log.info("store is up", url=self.settings.redis_url_shown)
         for warning in warnings:
-            log.warning(warning)
+            if warning in away:
+                log.error("a part of the store is away: answering by on_store_failure there", reason=warning)
+            else:
+                log.warning(warning)
 
     def on_store_down(self, reason: str) -> None:
         """Note that the store is away: from now on the rules' policies answer."""
@@ -123,6 +139,17 @@ class State:
         else:
             log.info("ready again: the event loop keeps up; requests are shed for a while yet", reason=why)
 
+    def on_spoilt(self, keys: Sequence[bytes]) -> None:
+        """Note a request that has a window whose key holds something else: which of these it is, Redis does not tell."""
+        now = monotonic()
+        if now < self.spoilt_told_s + SPOILT_EVERY_S:
+            return
+        self.spoilt_told_s = now
+        log.warning(
+            "a window's key holds something else: answering by on_store_failure until it is deleted, or may be read",
+            keys=[key.decode("utf-8", "replace") for key in keys],
+        )
+
     def on_tls_renewed(self) -> None:
         """Note that changed TLS files are in use. Called in any thread."""
         log.info("TLS files are renewed", cert=self.settings.grpc_server_tls_cert)
@@ -141,6 +168,7 @@ class State:
                 "url": self.settings.redis_url_shown,
                 "up": self.store_up,
                 "reason": self.store_reason,
+                "away": self.away(),
                 "nodes": {address: node.describe() for address, node in self.nodes().items()},
             },
             "replicas": {

@@ -6,7 +6,7 @@ with the store when its requests were answered learns later what became of it, a
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -31,6 +31,7 @@ class Unanswered:
         never_deny: true if an error would be a denial that nobody is to have (`shadow_mode`).
         tell: makes an answer of a verdict.
         on_over_limit: told of each request over its limits, once it is answered.
+        on_spoilt: told of the keys of each line that has one which holds something that is not ours.
 
     Resource handling: belongs to the running event loop; `close` forgets whoever still waits.
     """
@@ -45,13 +46,14 @@ class Unanswered:
         never_deny: bool,
         tell: Callable[[Plan, Verdict], bytes],
         on_over_limit: Callable[[Plan, Grant | None, int], None],
+        on_spoilt: Callable[[Sequence[bytes]], None] | None,
     ) -> None:
         self.policy = policy
         self._owed = owed
         self._clock = clock
         self._metrics = metrics
         self._never_deny = never_deny
-        self._tell, self._on_over_limit = tell, on_over_limit
+        self._tell, self._on_over_limit, self._on_spoilt = tell, on_over_limit, on_spoilt
         self._loop = asyncio.get_running_loop()
         self._failed: deque[tuple[Waiting, StoreUnavailableError]] = deque()
         """Those whom the store has failed, and who will be answered in the loop's next turns."""
@@ -85,6 +87,8 @@ class Unanswered:
         self.learn(line, 0)
         foreign = StoreUnavailableError("a window's key holds something that is not ours")
         self._metrics.store_failures.bad_key += self._answer_soon(line, foreign)
+        if self._on_spoilt is not None:
+            self._on_spoilt([charge.key for charge in line.plan.charges])
 
     def learn(self, line: WaitingLine, charged: int) -> None:
         """Note how many of a line's requests the store charged: of those that were let pass, the others are owed."""

@@ -21,8 +21,11 @@ from ratelimit_svc.demo.parts import LOOPBACK, RedisServer, Sentinel, redis, val
 from ratelimit_svc.model import Line
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.store.redis import RedisStore, handshake, sentinel
+from ratelimit_svc.store.redis.spread import SpreadStore
 from ratelimit_svc.store.redis.where import Address, Kind, Tls, Where
+from ratelimit_svc.store.redis.which import store_at
 from tests.certificates import chain
+from tests.clusters import ClusterServers
 from tests.histories import charge
 from tests.limiting import grants
 from tests.proxying import Proxy
@@ -261,3 +264,39 @@ async def test_a_primary_that_is_a_replica_is_refused(tmp_path):
         assert found == Address(LOOPBACK, primary.port)
         async with RedisStore(where, timeout_s=20) as store:
             assert repr(store) == "<RedisStore: down, it is a replica, and takes no writes>"
+
+
+async def test_a_node_of_a_cluster_that_is_taken_for_a_server_is_refused(cluster_servers: ClusterServers):
+    """It would take the windows of its own slots, and refuse the others: the words say what to set."""
+    (address,) = Where.of_url(cluster_servers.servers[0].url).addresses
+    assert await why_not(Where((address,), connect_timeout_s=20)) == "it is a node of a Cluster: set REDIS_TYPE=cluster"
+    await let_in(Where((address,), kind=Kind.CLUSTER, connect_timeout_s=20))
+
+
+async def test_a_server_of_another_kind_than_was_said_is_told(tmp_path, server):
+    """One server is no Cluster and no sentinel, a sentinel has no windows."""
+    one = Where.of_url(server.url).addresses
+    for kind, words in (
+        (Kind.CLUSTER, "it is no node of a Cluster: set REDIS_TYPE=single"),
+        (Kind.SENTINEL, "it is no sentinel"),
+    ):
+        store = store_of(Where(one, kind=kind, master="primary", connect_timeout_s=20))
+        async with store:
+            (away,) = store.away()
+            assert away.count(words) == 1, away
+    async with Sentinel(tmp_path / "sentinel", server) as watching:
+        said = await why_not(Where((Address(LOOPBACK, watching.port),), connect_timeout_s=20))
+        assert said.startswith("it is a sentinel: set REDIS_TYPE=sentinel")
+
+
+def store_of(where: Where) -> RedisStore | SpreadStore:
+    """The store there, of which nothing is told."""
+    return store_at(
+        where,
+        timeout_s=20,
+        latency_s=20,
+        key_prefix="",
+        on_up=lambda _: None,
+        on_down=lambda _: None,
+        on_change=lambda *_: None,
+    )

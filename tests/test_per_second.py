@@ -113,7 +113,7 @@ async def test_what_is_told_is_told_of_both(tmp_path, valkey_server):
     )
     async with short, usual, store:
         assert store.up
-        assert up[-1] == []
+        assert up == [[]]
         assert down == []
         await short.kill()
         await until(lambda: len(up[-1]) == 1)

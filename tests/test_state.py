@@ -48,3 +48,36 @@ def test_without_a_redis_nothing_is_counted_nor_owed():
     assert shown["owed"] == {"windows": 0, "charged": 0, "dropped": 0}
     assert isinstance(shown["store"], dict)
     assert shown["store"]["nodes"] == {}
+
+
+def test_a_part_of_the_store_that_is_away_is_told_and_that_it_is_back():
+    """While it is away, "store is up" would be misleading; health detail shows it, too."""
+    known, away = state(store_up=False), list[str]()
+    known.away = lambda: away
+    with capture_logs() as told:
+        known.on_store_up(["maxmemory-policy is allkeys-lru"])
+        away.append("one:6379, which has 5461 slots, is away: the connection was closed")
+        known.on_store_up(away)
+        shown = known.detail()["store"]
+        away = []
+        known.on_store_up([])
+        known.on_store_up([])
+    assert [(each["log_level"], each["event"]) for each in told] == [
+        ("info", "store is up"),
+        ("warning", "maxmemory-policy is allkeys-lru"),
+        ("error", "a part of the store is away: answering by on_store_failure there"),
+        ("info", "store is up"),
+    ]
+    assert told[2]["reason"].startswith("one:6379")
+    assert isinstance(shown, dict)
+    assert (shown["up"], shown["away"]) == (True, [told[2]["reason"]])
+
+
+def test_of_many_spoilt_keys_one_is_told():
+    """Their number is the metric's: the log says where to look, and is not filled."""
+    known = state()
+    with capture_logs() as told:
+        for _ in range(1000):
+            known.on_spoilt([b"{acme}shop/tenant=acme:s60000000"])
+    (line,) = told
+    assert (line["log_level"], line["keys"]) == ("warning", ["{acme}shop/tenant=acme:s60000000"])

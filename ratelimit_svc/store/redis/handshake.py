@@ -1,8 +1,8 @@
 """The handshake: redis-py opens a connection and makes it ready; then its transport is handed over.
 
 Addresses, unix sockets, TLS, AUTH, SELECT and CLIENT SETINFO are redis-py's. So are the questions asked before the first
-take: the script is loaded, INFO says whether it is a primary and what an operator should know, PING shows that it answers
-in time. Secrets and certificates are what is in their files when a connection is opened.
+take: INFO says whether it is a primary of the right kind and what an operator should know, the script is loaded, PING shows that it
+answers in time. Secrets and certificates are what is in their files when a connection is opened.
 """
 
 import asyncio
@@ -18,9 +18,18 @@ from redis.exceptions import InvalidResponse, ResponseError
 
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.store.redis.script import SCRIPT
-from ratelimit_svc.store.redis.where import Address, Login, Tls, Where
+from ratelimit_svc.store.redis.where import Address, Kind, Login, Tls, Where
 
 OLDEST_VERSION = (6, 2)
+
+_HINTS = {
+    "cluster support disabled": "it is no node of a Cluster: set REDIS_TYPE=single or sentinel",
+    "unknown command 'CLUSTER'": "it is no node of a Cluster: set REDIS_TYPE=single or sentinel",
+    "unknown command `CLUSTER`": "it is no node of a Cluster: set REDIS_TYPE=single or sentinel",
+    "unknown command 'SENTINEL'": "it is no sentinel",
+    "unknown command `SENTINEL`": "it is no sentinel",
+}
+"""What an operator has to know beside Redis's own words. 6.2 quotes in another way."""
 
 
 async def connect(where: Where, address: Address, *, timeout_s: float) -> tuple[asyncio.StreamWriter, list[str]]:
@@ -38,10 +47,10 @@ async def connect(where: Where, address: Address, *, timeout_s: float) -> tuple[
         Exception: of any kind; `reason` has the words for it.
     """
     async with opened(where, address, where.login, db=where.db) as connection:
-        await call(connection, b"SCRIPT", b"LOAD", SCRIPT)
         info = await _info(connection)
-        if info.get("role") == "slave":
-            raise StoreUnavailableError("it is a replica, and takes no writes")
+        if why := _unfit(info, where.kind):
+            raise StoreUnavailableError(why)
+        await call(connection, b"SCRIPT", b"LOAD", SCRIPT)
         async with _in_time(timeout_s):
             await call(connection, b"PING")
         return _handed_over(connection), _warnings(info)
@@ -49,7 +58,10 @@ async def connect(where: Where, address: Address, *, timeout_s: float) -> tuple[
 
 def reason(error: BaseException) -> str:
     """Return why no connection stands, in words for a log."""
-    return str(error) or type(error).__name__
+    said = str(error) or type(error).__name__
+    return next(
+        (f"{hint} ({said.strip()})" for words, hint in _HINTS.items() if words in said and hint not in said), said
+    )
 
 
 @asynccontextmanager
@@ -171,6 +183,16 @@ async def _info(connection: AbstractConnection) -> Mapping[str, str]:
     if not isinstance(text, bytes):
         raise InvalidResponse(f"INFO was answered with {text!r:.50}")
     return dict(line.split(":", 1) for line in text.decode("utf-8", "replace").splitlines() if ":" in line)
+
+
+def _unfit(info: Mapping[str, str], kind: Kind) -> str:
+    """Return why this server can have no windows for us; nothing: it can."""
+    mode = info.get("redis_mode") or info.get("server_mode")  # as Redis and as Valkey call it
+    if mode == "sentinel":
+        return "it is a sentinel: set REDIS_TYPE=sentinel, and put what it calls the primary first in REDIS_URL"
+    if mode == "cluster" and kind is not Kind.CLUSTER:
+        return "it is a node of a Cluster: set REDIS_TYPE=cluster"
+    return "it is a replica, and takes no writes" if info.get("role") == "slave" else ""
 
 
 def _warnings(info: Mapping[str, str]) -> list[str]:

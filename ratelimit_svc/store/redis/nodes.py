@@ -78,7 +78,9 @@ class Nodes:
     def away(self) -> list[str]:
         """Return what is away and why, in words for people; empty if all slots are served."""
         slots = self._slots_of()
-        found = [f"{node.address}, which has {slots[node.address]} slots: {node.why_down}" for node in self._away()]
+        found = [
+            f"{node.address}, which has {slots[node.address]} slots, is away: {node.why_down}" for node in self._away()
+        ]
         if (unserved := SLOTS - sum(slots.values())) > 0:
             found.append(f"{unserved} slots have no node" if slots else self._why_no_map)
         return found
@@ -188,7 +190,9 @@ class Nodes:
         self._tell()
 
     def _tell(self) -> None:
-        """Say what is up and what is away, if that is news."""
+        """Say what is up and what is away, if that is news. While the nodes of the first map connect, nothing is known yet."""
+        if self._opening and not self._ranges:
+            return
         told = self.up, frozenset(node.address for node in self._away())
         if told == self._told:
             return

@@ -5,7 +5,7 @@ other way round. A request that has both spans two places, as it does in a Clust
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Self
 
@@ -17,18 +17,25 @@ SHORT_US = 60 * MICROSECONDS
 """Windows shorter than this are short: SECOND is, and so are multiples of it, as long as they stay below MINUTE."""
 
 
+def _ignore() -> None:
+    """Tell nobody."""
+
+
 class PerSecond:
     """Two Redises, each of one place or of many. It is the `Places` of a `SpreadStore`.
 
     Args:
         usual: for windows of a minute and longer.
         short: for shorter ones.
+        on_open: called when both have been opened, be they up or not.
 
     Resource handling: `async with` opens both, and closes them.
     """
 
-    def __init__(self, usual: Places, short: Places) -> None:
-        self._usual, self._short = usual, short
+    def __init__(self, usual: Places, short: Places, *, on_open: Callable[[], None] = _ignore) -> None:
+        self._usual, self._short, self._on_open = usual, short, on_open
+        self.opened = False
+        """Whether both have been, so that what one of them tells is worth something."""
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -49,6 +56,8 @@ class PerSecond:
 
     async def __aenter__(self) -> Self:
         await asyncio.gather(self._usual.__aenter__(), self._short.__aenter__())
+        self.opened = True
+        self._on_open()
         return self
 
     async def __aexit__(self, *_: object) -> None:

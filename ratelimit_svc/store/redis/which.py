@@ -40,16 +40,27 @@ def store_at(
         alone = of(where, on_up=on_up, on_down=on_down)
         return SpreadStore(alone) if isinstance(alone, Cluster) else alone
 
-    def on_either_up(warnings: list[str]) -> None:
-        on_up([*warnings, *both.away()])
+    untold: list[str] = []
 
-    def on_either_down(why: str) -> None:
+    def tell() -> None:
+        if not both.opened:
+            return
+        warnings, away = untold.copy(), both.away()
+        untold.clear()
         if both.up:
-            on_up(both.away())
+            on_up([*warnings, *away])
         else:
-            on_down(why)
+            on_down("; ".join(away))
 
-    both = PerSecond(*(of(each, on_up=on_either_up, on_down=on_either_down) for each in (where, per_second)))
+    def on_either_up(warnings: list[str]) -> None:
+        untold.extend(warnings)
+        tell()
+
+    def on_either_down(_: str) -> None:
+        tell()
+
+    either = (of(each, on_up=on_either_up, on_down=on_either_down) for each in (where, per_second))
+    both = PerSecond(*either, on_open=tell)
     return SpreadStore(both)
 
 
