@@ -202,7 +202,8 @@ class Node:
         elif due is not None:
             not_after = self._tally.clock.latest(due, monotonic())
         receipts, written = [], []
-        for lines, slot in zip(calls, slots or [None] * len(calls), strict=True):
+        for at, lines in enumerate(calls):
+            slot = None if slots is None else slots[at]
             # after ASK, a receipt might be on the other side; and a key is needed that is where the windows are
             receipt = (lines[0].charges[0].key, 0) if asking else self._receipts.next(slot, lines)
             receipts.append(receipt)
