@@ -102,9 +102,8 @@ async def measure(bench: Bench, contender: Contender, workload: Workload) -> Fig
 async def _store(bench: Bench, contender: Contender, folder: Path) -> AsyncIterator[list[RedisServer]]:
     """Start what a contender keeps its windows in: one server, or the primaries of a Cluster."""
     if contender.cluster:
-        folder.mkdir(parents=True, exist_ok=True)
-        # of its own each time: servers of a Cluster remember each other
-        with tempfile.TemporaryDirectory(dir=folder) as own:
+        # a folder of its own each time: servers of a Cluster remember each other
+        with tempfile.TemporaryDirectory(dir=bench.folder) as own:
             async with ClusterServers(Path(own), make=STORES[bench.store]) as cluster:
                 yield cluster.servers[:MASTERS]
     else:
