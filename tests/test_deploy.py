@@ -222,13 +222,14 @@ def test_the_service_is_what_the_filters_name():
 
 
 def test_the_deployment_fits_together():
-    """Probes, ports, rules and Valkey are found by the names they are given elsewhere."""
+    """Probes, ports, rules and Valkey are found by the names they are given elsewhere. Unready is no reason to restart."""
     deployment, service = manifest("Deployment"), container("ratelimit")
     environment = {one["name"]: one["value"] for one in service["env"]}
     assert environment["REPLICAS"] == str(deployment["spec"]["replicas"])
     assert {one["name"]: one["containerPort"] for one in service["ports"]} == {"grpc": 8081, "http": 8080}
-    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+    for probe in ("startupProbe", "readinessProbe"):
         assert service[probe]["httpGet"] == {"path": "/healthcheck", "port": "http"}
+    assert service["livenessProbe"]["httpGet"] == {"path": "/metrics", "port": "http"}
     (volume,) = deployment["spec"]["template"]["spec"]["volumes"]
     assert volume["configMap"]["name"] == manifest("ConfigMap", "ratelimit-rules")["metadata"]["name"]
     assert service["volumeMounts"][0]["mountPath"] == environment["RULES"]
