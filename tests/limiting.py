@@ -71,7 +71,14 @@ def rules_of(*descriptors: Sequence[Rule], tenant: str | None = None, domain: st
 
 
 def make(
-    store, *, rules: str | RuleSet | None = RULES, on_denial=None, clock=lambda: START, pressure=None, **options
+    store,
+    *,
+    rules: str | RuleSet | None = RULES,
+    on_denial=None,
+    on_spoilt=None,
+    clock=lambda: START,
+    pressure=None,
+    **options,
 ) -> Limiter:
     """A limiter of these rules, or without any; one that remembers no denials, and is in no hurry."""
     limiter = Limiter(
@@ -84,6 +91,7 @@ def make(
         options=Options(**{"store_timeout_s": 30, "queue_age_s": 30, "denial_memory_keys": 0, **options}),
         pressure=pressure,
         on_denial=on_denial,
+        on_spoilt=on_spoilt,
     )
     if rules is not None:
         limiter.use(load([RuleFile("rules.yaml", rules.encode())]) if isinstance(rules, str) else rules)

@@ -143,16 +143,18 @@ async def test_the_strongest_policy_decides_among_quotas_and_limits_of_one_descr
 
 
 async def test_a_key_that_holds_something_else_is_answered_by_policy_alone(server, clock):
-    """A poisoned key costs its own tenant the policy, and the other requests of the batch nothing."""
+    """A poisoned key costs its own tenant the policy, and the other requests of the batch nothing; it is named."""
+    told: list[list[bytes]] = []
     with redis.Redis(host="127.0.0.1", port=server.port) as client:
         client.flushall()
         client.hset("{a}shop/tenant=a:s60000000", "x", "y")
     async with RedisStore(server.url, clock=clock, timeout_s=5) as store:
-        limiter = make(store, replicas=5)
+        limiter = make(store, replicas=5, on_spoilt=told.append)
         first = await asyncio.gather(*(tell(limiter, asks(f"tenant={name}")) for name in "abc"))
         assert [verdict.statuses[0].remaining for verdict in first] == [0, 4, 4]
         assert (await tell(limiter, asks("tenant=a"))).code is Code.OVER_LIMIT
         assert limiter._metrics.store_failures.bad_key == 2
+    assert told == [[b"{a}shop/tenant=a:s60000000"]] * 2
 
 
 @pytest.mark.parametrize("away", [False, True])
