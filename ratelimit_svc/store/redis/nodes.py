@@ -61,6 +61,8 @@ class Nodes:
         """The map as it was last renewed."""
         self._stale = asyncio.Event()
         """The map does not fit."""
+        self._newest: Address | None = None
+        """Who was named last by a MOVED: others may not have heard yet of what it has."""
         self._why_no_map = "not connected yet"
         self._told: tuple[bool, frozenset[Address]] | None = None
         """What was told last: whether it is up, and who is away."""
@@ -123,6 +125,7 @@ class Nodes:
         """Note who has a slot now, as a node says that has had it; return that node, as `at` does."""
         node = await self.at(address, due)
         self.owners[slot] = node
+        self._newest = address
         self._stale.set()
         return node
 
@@ -149,11 +152,12 @@ class Nodes:
             await asyncio.sleep(RENEW_AT_MOST_EVERY_S * uniform(0.75, 1.25))  # noqa: S311 — as above
 
     async def _renew(self) -> None:
-        """Ask one node after the other for the map until one has it: those that answer first, in any order."""
+        """Ask one node after the other for the map until one has it: those that are up first, in any order but for the newest owner."""
         known = [*self._nodes.values()]
         up = [node.address for node in known if node.up]
+        up = sorted(sample(up, len(up)), key=lambda address: address != self._newest)
         down = [node.address for node in known if not node.up]
-        for address in dict.fromkeys((*sample(up, len(up)), *sample(down, len(down)), *self._where.addresses)):
+        for address in dict.fromkeys((*up, *sample(down, len(down)), *self._where.addresses)):
             try:
                 async with handshake.opened(self._where, address, self._where.login) as connection:
                     found = ranges(await handshake.call(connection, b"CLUSTER", b"SLOTS"), address)
