@@ -100,8 +100,8 @@ class Unanswered:
             waiting.answer(error)
             return
         plan, verdict, grant = self.policy.decide(waiting.plan)
-        if verdict.code is Code.OK:
-            self._note_passed(waiting, plan, grant)
+        if verdict.code is Code.OK if grant is None else grant.granted:  # what overdraws is told OVER_LIMIT, and counts
+            self._note_counted(waiting, plan, grant)
         waiting.answer(self._tell(plan, verdict))
         if verdict.code is Code.OVER_LIMIT:
             self._on_over_limit(plan, grant, 1)
@@ -127,8 +127,8 @@ class Unanswered:
             if self._failed:
                 self._loop.call_soon(self._answer_failed)
 
-    def _note_passed(self, waiting: Waiting, share: Plan, grant: Grant | None) -> None:
-        """Note that a request is let pass: what its share of the limits granted is owed unless the store has charged it."""
+    def _note_counted(self, waiting: Waiting, share: Plan, grant: Grant | None) -> None:
+        """Note that a request passed, or overdrew: what its share of the limits granted is owed unless the store has charged it."""
         line = waiting.line
         owes = () if grant is None else debts(waiting.plan, share, grant, self._clock())
         if line is None or line.pay():

@@ -15,7 +15,7 @@ from ratelimit_svc.owed import LOOKED_AT, Debt, Owed
 from ratelimit_svc.store import MAX_CHARGES, Untaken
 from ratelimit_svc.store.memory import MemoryStore
 from tests.histories import MINUTE, SECOND, START, charge
-from tests.limiting import Answers, asks, make, settled, tell
+from tests.limiting import Answers, asks, make, sends, settled, tell
 from tests.taking import granted
 
 AWAY = StoreUnavailableError("away")
@@ -245,6 +245,17 @@ async def test_only_what_fitted_is_owed(faulty):
         (b"{a}shop/tenant=a:s60000000", 3),
         (b"{shop}shop/shadow=1:s60000000", 1),
     ]
+
+
+@pytest.mark.parametrize(("how", "owes"), [("away", 7), ("never ran", 7), ("lost", 0)])
+async def test_a_cost_that_overdraws_its_share_is_owed(faulty, how, owes):
+    """It is told OVER_LIMIT, and was counted here all the same; so it is there, once."""
+    limiter = make(faulty)
+    faulty.how = how
+    for asked, code in (("tenant=a check", Code.OK), ("tenant=a 7", Code.OVER_LIMIT)):
+        assert (await tell(limiter, sends(asked))).code is code
+        await faulty.tell()
+    assert sum(hits for _, hits in taken_out(limiter.owed, "{a}shop/tenant=a:s60000000")) == owes
 
 
 # ── the bound of an outage ────────────────────────────────────────────────────────────────────────────────────────────
