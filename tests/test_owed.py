@@ -104,6 +104,8 @@ class Faulty:
             taken.set_result([*self.windows.take_now(lines)])
         elif self.how == "away":
             taken.set_result([Untaken(AWAY)] * len(lines))
+        elif self.how == "broken":
+            taken.set_exception(ZeroDivisionError())
         else:
             charged = (
                 [grant.granted for grant in self.windows.take_now(lines)] if self.how == "lost" else [0] * len(lines)
@@ -216,6 +218,19 @@ async def test_a_batch_whose_debts_are_lost_owes_them_again(faulty):
         await faulty.tell()
         assert sum(hits for _, hits in taken_out(limiter.owed, key)) == again
         faulty.how = "well"
+
+
+async def test_a_defect_of_the_store_s_loses_no_debts(faulty):
+    """The loop's handler is told of it, and what the batch would have paid is owed as before."""
+    limiter = make(faulty)
+    faulty.how = "away"
+    await tell(limiter, asks("tenant=a", hits=2))
+    faulty.how = "broken"
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what["exception"]))
+    assert (await tell(limiter, asks("tenant=a"))).code is Code.OK
+    assert [type(each) for each in reported] == [ZeroDivisionError]
+    assert taken_out(limiter.owed, "{a}shop/tenant=a:s60000000") == [(b"{a}shop/tenant=a:s60000000", 3)]
 
 
 async def test_debts_leave_room_in_a_batch(faulty):
