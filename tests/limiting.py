@@ -71,12 +71,19 @@ def rules_of(*descriptors: Sequence[Rule], tenant: str | None = None, domain: st
 
 
 def make(
-    store, *, rules: str | RuleSet | None = RULES, on_denial=None, clock=lambda: START, pressure=None, **options
+    store,
+    *,
+    local=None,
+    rules: str | RuleSet | None = RULES,
+    on_denial=None,
+    clock=lambda: START,
+    pressure=None,
+    **options,
 ) -> Limiter:
     """A limiter of these rules, or without any; one that remembers no denials, and is in no hurry."""
     limiter = Limiter(
         store=store,
-        local=MemoryStore(clock),
+        local=MemoryStore(clock) if local is None else local,
         clock=clock,
         decode=rls.decode,
         encode=as_it_is,

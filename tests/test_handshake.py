@@ -54,6 +54,17 @@ def told(**environ: str) -> Where:
     return found
 
 
+@pytest.mark.parametrize("make", [valkey, redis])
+async def test_a_node_of_a_cluster_that_is_used_as_a_single_server_is_told_of(make, tmp_path):
+    """It refuses nearly every take, in words that tell nobody why."""
+    async with make(tmp_path, args=["--cluster-enabled", "yes"]) as server:
+        address = Address(LOOPBACK, server.port)
+        for kind, many in ((Kind.SINGLE, 1), (Kind.CLUSTER, 0)):
+            writer, warnings = await handshake.connect(Where((address,), kind), address, timeout_s=20)
+            writer.close()
+            assert ["node of a Cluster" in each for each in warnings] == [True] * many
+
+
 # ── passwords ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -102,6 +102,7 @@ WRONG_ADDRESSES = [
     "redis://:secret@a:1,b:2",
     "unix://:secret@relative/path",
     "user:secret@host:1",
+    "host:1?pasword=secret",
 ]
 
 

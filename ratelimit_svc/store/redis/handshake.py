@@ -18,7 +18,7 @@ from redis.exceptions import InvalidResponse, ResponseError
 
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.store.redis.script import SCRIPT
-from ratelimit_svc.store.redis.where import Address, Login, Tls, Where
+from ratelimit_svc.store.redis.where import Address, Kind, Login, Tls, Where
 
 OLDEST_VERSION = (6, 2)
 
@@ -44,7 +44,7 @@ async def connect(where: Where, address: Address, *, timeout_s: float) -> tuple[
             raise StoreUnavailableError("it is a replica, and takes no writes")
         async with _in_time(timeout_s):
             await call(connection, b"PING")
-        return _handed_over(connection), _warnings(info)
+        return _handed_over(connection), _warnings(info, where.kind)
 
 
 def reason(error: BaseException) -> str:
@@ -173,13 +173,17 @@ async def _info(connection: AbstractConnection) -> Mapping[str, str]:
     return dict(line.split(":", 1) for line in text.decode("utf-8", "replace").splitlines() if ":" in line)
 
 
-def _warnings(info: Mapping[str, str]) -> list[str]:
+def _warnings(info: Mapping[str, str], kind: Kind) -> list[str]:
     """Return what an operator should know about this server."""
     found = []
     version = info.get("redis_version", "")
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if len(parts) == len(OLDEST_VERSION) and parts < OLDEST_VERSION:
         found.append(f"Redis {version} is older than 6.2, the oldest version that is tested")
+    if info.get("cluster_enabled") == "1" and kind is not Kind.CLUSTER:
+        found.append(
+            "this is a node of a Cluster, used as if it were none: it will refuse what has keys in several slots"
+        )
     policy = info.get("maxmemory_policy", "noeviction")
     if info.get("maxmemory", "0") != "0" and policy != "noeviction":
         found.append(
