@@ -151,6 +151,11 @@ class ClusterServers:
         opened = self.client(server)
         return str(opened.info("replication")["role"])
 
+    def _covered(self, server: RedisServer) -> set[int]:
+        """Slots of which a server thinks that somebody has them."""
+        rows: list[Any] = self.client(server).execute_command("CLUSTER SLOTS")
+        return {slot for row in rows for slot in range(row[0], row[1] + 1)}
+
     def _slots(self, server: RedisServer) -> set[int]:
         opened = self.client(server)
         rows: list[Any] = opened.execute_command("CLUSTER SLOTS")

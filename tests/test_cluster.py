@@ -6,9 +6,10 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
+from redis.exceptions import ResponseError
 
 from ratelimit_svc.demo.child import until as until_it_is
 from ratelimit_svc.demo.parts import RedisServer, valkey
@@ -74,6 +75,21 @@ def moving(servers: ClusterServers, slot: int) -> Iterator[tuple[RedisServer, Re
             pass
         servers.end_move(slot, source, target)
         servers.move(slot, target, source)
+
+
+@contextmanager
+def unserved(servers: ClusterServers, slot: int) -> Iterator[None]:
+    """A slot that no node has; its master has it again in the end."""
+    owner = servers.owner(slot)
+    others = [server for server in servers.servers if server is not owner]
+    try:
+        while holders := [server for server in (owner, *others) if slot in servers._covered(server)]:
+            for server in holders:
+                with suppress(ResponseError):  # heard a moment ago: some still tell each other
+                    servers.client(server).execute_command("CLUSTER DELSLOTS", slot)
+        yield
+    finally:
+        servers.client(owner).execute_command("CLUSTER ADDSLOTS", slot)
 
 
 async def test_it_is_found_through_any_node_and_answers_for_all_slots(servers):
@@ -148,6 +164,44 @@ async def test_windows_on_either_side_are_waited_for_and_charge_nothing_in_vain(
             (grant,) = await taking
             assert isinstance(grant, Grant)
         assert [await count(store, f"{{{tag}}}{name}") for name in "ab"] == [2, 2]
+
+
+async def test_a_slot_that_no_node_has_takes_only_its_own_windows_with_it_and_is_soon_found(servers):
+    """Even if it is the slot of the key that probes write: the nodes are well. When somebody has it again, that is seen and told."""
+    key = "{ratelimit-svc:probe}"
+    slot = slot_of(key.encode())
+    told: list[list[str]] = []
+    with ExitStack() as until_then:
+        until_then.enter_context(unserved(servers, slot))
+        async with opened(servers, on_up=told.append) as store:
+            assert store.away() == ["1 slots have no node"]
+            lost, *kept = await store.take([line(key), *(line(f"k{n}") for n in range(50))])
+            assert isinstance(lost, Untaken)
+            assert lost.outcome is None
+            assert all(isinstance(grant, Grant) for grant in kept)
+            until_then.close()
+            await until(lambda: store.away() == [], within_s=20)
+            assert told[-1] == []
+            (grant,) = await store.take([line(key)])
+            assert isinstance(grant, Grant)
+    await until_it_is(servers.healthy, "the Cluster is whole")
+
+
+async def test_a_slot_that_its_node_has_lost_is_no_fault_of_the_node(servers):
+    """A map that is out of date, and nobody to go to: the lines are untaken, in words, and the node's other windows are served."""
+    key = key_in(servers, servers.masters[0])
+    async with opened(servers) as store:
+        cluster = cluster_of(store)
+        owner = cluster._nodes.owners[slot_of(key.encode())]
+        assert owner is not None
+        with unserved(servers, slot_of(key.encode())):
+            cluster._nodes.owners[slot_of(key.encode())] = owner
+            (untaken,) = await store.take([line(key)])
+            assert isinstance(untaken, Untaken)
+            assert untaken.outcome is None
+            assert "CLUSTERDOWN" in str(untaken.error)
+            assert owner.breaker.describe()["failed"] == 0
+    await until_it_is(servers.healthy, "the Cluster is whole")
 
 
 # ── under load ────────────────────────────────────────────────────────────────────────────────────────────────────────

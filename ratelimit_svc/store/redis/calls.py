@@ -26,8 +26,8 @@ from ratelimit_svc.store.redis.commands import Taken
 from ratelimit_svc.store.redis.connection import Connection
 from ratelimit_svc.store.redis.slots import tag_of
 
-ELSEWHERE = ("MOVED ", "ASK ", "TRYAGAIN ")
-"""Refusals of a node of a Cluster that is well: not here, or not now."""
+ELSEWHERE = ("MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN Hash slot not served")
+"""Refusals of a node of a Cluster that is well: not here, not now, or nowhere."""
 
 LEAVE = re.compile(r"READONLY|MASTERDOWN|read only replica", re.IGNORECASE)
 """Refusals of a primary that is none any more: the address may have another one behind it. Redis 6.2 has its script's words around it."""

@@ -62,8 +62,8 @@ class Nodes:
         self._stale = asyncio.Event()
         """The map does not fit."""
         self._why_no_map = "not connected yet"
-        self._told: tuple[bool, frozenset[Address]] | None = None
-        """What was told last: whether it is up, and who is away."""
+        self._told: tuple[bool, frozenset[Address], int] | None = None
+        """What was told last: whether it is up, who is away, and how many slots no node has."""
         self._keeper: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -79,7 +79,7 @@ class Nodes:
         """Return what is away and why, in words for people; empty if all slots are served."""
         slots = self._slots_of()
         found = [f"{node.address}, which has {slots[node.address]} slots: {node.why_down}" for node in self._away()]
-        if (unserved := SLOTS - sum(slots.values())) > 0:
+        if unserved := self._unserved():
             found.append(f"{unserved} slots have no node" if slots else self._why_no_map)
         return found
 
@@ -93,6 +93,10 @@ class Nodes:
         for first, last, owner in self._ranges:
             slots[owner] = slots.get(owner, 0) + last - first + 1
         return slots
+
+    def _unserved(self) -> int:
+        """Return how many slots no node has."""
+        return max(SLOTS - sum(self._slots_of().values()), 0)
 
     def _away(self) -> list[Node]:
         return [self._nodes[address] for address in self._slots_of() if not self._nodes[address].up]
@@ -138,7 +142,7 @@ class Nodes:
     async def _keep(self) -> None:
         """Renew the map whenever it does not fit, and every now and then."""
         while True:
-            wait_s = RENEW_IN_NEED_EVERY_S if self._away() or not self._ranges else RENEW_EVERY_S
+            wait_s = RENEW_IN_NEED_EVERY_S if self.away() else RENEW_EVERY_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s * uniform(0.75, 1.25)):  # noqa: S311 — jitter, no secret
                     await self._stale.wait()
@@ -189,7 +193,7 @@ class Nodes:
 
     def _tell(self) -> None:
         """Say what is up and what is away, if that is news."""
-        told = self.up, frozenset(node.address for node in self._away())
+        told = self.up, frozenset(node.address for node in self._away()), self._unserved()
         if told == self._told:
             return
         self._told = told
