@@ -4,21 +4,24 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from redis.exceptions import ResponseError
 
 from ratelimit_svc.demo.child import until as until_it_is
-from ratelimit_svc.demo.parts import RedisServer, valkey
+from ratelimit_svc.demo.parts import LOOPBACK, RedisServer, valkey
 from ratelimit_svc.demo.parts import redis as redis_6_2
 from ratelimit_svc.model import Grant, Kind, Line
 from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.redis.cluster import Cluster
 from ratelimit_svc.store.redis.slots import slot_of
 from ratelimit_svc.store.redis.spread import SpreadStore
+from ratelimit_svc.store.redis.where import Address
 from tests.clusters import ClusterServers
 from tests.histories import charge
 from tests.waiting import until
@@ -353,6 +356,44 @@ async def test_no_circle_is_left_for_the_collector(servers):
             finally:
                 gc.enable()
         assert left < 20  # of 20 batches
+
+
+async def test_a_node_that_leaves_before_it_was_connected_leaves_nothing_behind(servers):
+    """Somebody was sent there, and it never answers; the map does not have it, so it is closed by and by."""
+    before = asyncio.all_tasks()
+    patient = SpreadStore(Cluster(replace(servers.where, connect_timeout_s=60), timeout_s=5, latency_s=5))
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        async with patient as store:
+            nodes = cluster_of(store)._nodes
+            address = Address(LOOPBACK, silent.getsockname()[1])
+            node = await nodes.at(address, asyncio.get_running_loop().time())
+            nodes.renew()
+            await until(lambda: node in nodes._leaving)
+            nodes.renew()
+            await until(lambda: node not in nodes._leaving)
+            assert not nodes._opening
+        assert asyncio.all_tasks() == before
+
+
+async def test_who_is_sent_elsewhere_while_all_is_closed_goes_nowhere(servers):
+    """One call is refused with MOVED, another is still under way: nobody is left who follows the first."""
+    hangs, *others = servers.masters
+    moved, stuck = key_in(servers, others[0]), key_in(servers, hangs)
+    before = asyncio.all_tasks()
+    async with opened(servers) as store:
+        nodes = cluster_of(store)._nodes
+        wrong = nodes.owners[slot_of(key_in(servers, others[1]).encode())]
+        assert wrong is not None
+        nodes.owners[slot_of(moved.encode())] = wrong
+        os.kill(hangs.pid, signal.SIGSTOP)
+        try:
+            taking = store.take([line(moved), line(stuck)])
+            await until(lambda: wrong.describe()["in_flight"] == 0)
+            await store.__aexit__()
+        finally:
+            os.kill(hangs.pid, signal.SIGCONT)
+        assert all(isinstance(answer, Untaken) for answer in await taking)
+        assert asyncio.all_tasks() == before
 
 
 async def test_nothing_is_left_behind(servers):

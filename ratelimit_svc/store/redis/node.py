@@ -149,8 +149,7 @@ class Node:
     async def __aexit__(self, *_: object) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._keeper
+            await asyncio.wait([self._keeper])  # to await the task itself would swallow a cancel of who closes
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close("the store is closed")
