@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 from redis.exceptions import ResponseError
 
+from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.demo.child import until as until_it_is
 from ratelimit_svc.demo.parts import LOOPBACK, RedisServer, valkey
 from ratelimit_svc.demo.parts import redis as redis_6_2
@@ -310,6 +311,25 @@ async def test_a_node_that_hangs_takes_only_its_own_windows_with_it(servers):
         assert await asyncio.wait_for(slow.outcome, 20) == 2
         await until(lambda: store.away() == [])
         assert [await count(store, lost), await count(store, kept)] == [3, 4]
+
+
+async def test_a_node_that_refuses_to_write_is_not_taken_for_well(servers):
+    """Probes write where the node's windows are: of a slot that is elsewhere it would say MOVED, and that all is well."""
+    refuses = next(server for server in servers.masters if server is not servers.owner(slot_of(b"ratelimit-svc:probe")))
+    key = key_in(servers, refuses)
+    changes: list[tuple[BreakerState, str]] = []
+    async with opened(servers, on_change=lambda _, state, why: changes.append((state, why))) as store:
+        node = store.nodes()[f"{LOOPBACK}:{refuses.port}"]
+        servers.client(refuses).config_set("min-replicas-to-write", 9)
+        try:
+            while node.up:
+                await store.take([line(key)])
+            await until(lambda: len(changes) > 1 or node.why_down.startswith("Redis says: NOREPLICAS"))
+            assert [state for state, _ in changes] == [BreakerState.OPEN]
+        finally:
+            servers.client(refuses).config_set("min-replicas-to-write", 0)
+        await until(lambda: node.up)
+        assert await count(store, key) == 0
 
 
 async def test_what_is_denied_by_one_node_is_given_back_by_the_others(servers):

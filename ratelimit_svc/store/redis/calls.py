@@ -70,7 +70,7 @@ class Lost(NamedTuple):
 
 
 class Receipts:
-    """The keys of a node's receipts, and the numbers that they keep.
+    """The keys of a node's receipts, and the numbers that they keep; and the key that its probes write.
 
     Args:
         prefix: put before them.
@@ -78,8 +78,16 @@ class Receipts:
 
     def __init__(self, prefix: bytes) -> None:
         self._key = prefix + f"receipt:{token_hex(8)}".encode()
+        self._probe = prefix + b"probe"
         self._in_slots: dict[int, bytes] = {}
+        self._slot: int | None = None
+        """That of the last call."""
         self._number = 0
+
+    @property
+    def probe(self) -> bytes:
+        """Return the key of a probe: in a Cluster where the last call was. A node says nothing of itself about slots it has not."""
+        return self._probe if self._slot is None else b"%b:probe" % self._in_slots[self._slot]
 
     def next(self, slot: int | None, lines: Sequence[Line]) -> tuple[bytes, int]:
         """Return the next call's receipt and its number, greater than that of the last.
@@ -89,6 +97,7 @@ class Receipts:
         self._number += 1
         if slot is None:
             return self._key, self._number
+        self._slot = slot
         key = self._in_slots.get(slot)
         if key is None:
             key = self._in_slots[slot] = b"%b{%b}" % (self._key, tag_of(lines[0].charges[0].key))
