@@ -4,13 +4,13 @@ Slots are moved and masters killed as operators and accidents do it: by the Clus
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from ratelimit_svc.demo.child import free_port, until
 from ratelimit_svc.demo.parts import LOOPBACK, RedisServer, valkey
@@ -127,6 +127,20 @@ class ClusterServers:
         while self.move_keys(slot, source, target):
             pass
         self.end_move(slot, source, target)
+
+    @contextmanager
+    def unserved(self, slot: int) -> Iterator[None]:
+        """A slot that no node has; its master has it again in the end."""
+        owner = self.owner(slot)
+        others = [server for server in self.servers if server is not owner]
+        try:
+            while holders := [server for server in (owner, *others) if slot in self._covered(server)]:
+                for server in holders:
+                    with suppress(ResponseError):  # heard a moment ago: some still tell each other
+                        self.client(server).execute_command("CLUSTER DELSLOTS", slot)
+            yield
+        finally:
+            self.client(owner).execute_command("CLUSTER ADDSLOTS", slot)
 
     async def healthy(self) -> bool:
         """Whether all that run say that the Cluster is whole, and the replicas have copied their masters."""

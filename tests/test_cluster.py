@@ -7,11 +7,10 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
-from redis.exceptions import ResponseError
 
 from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.demo.child import until as until_it_is
@@ -79,21 +78,6 @@ def moving(servers: ClusterServers, slot: int) -> Iterator[tuple[RedisServer, Re
             pass
         servers.end_move(slot, source, target)
         servers.move(slot, target, source)
-
-
-@contextmanager
-def unserved(servers: ClusterServers, slot: int) -> Iterator[None]:
-    """A slot that no node has; its master has it again in the end."""
-    owner = servers.owner(slot)
-    others = [server for server in servers.servers if server is not owner]
-    try:
-        while holders := [server for server in (owner, *others) if slot in servers._covered(server)]:
-            for server in holders:
-                with suppress(ResponseError):  # heard a moment ago: some still tell each other
-                    servers.client(server).execute_command("CLUSTER DELSLOTS", slot)
-        yield
-    finally:
-        servers.client(owner).execute_command("CLUSTER ADDSLOTS", slot)
 
 
 async def test_it_is_found_through_any_node_and_answers_for_all_slots(servers):
@@ -176,7 +160,7 @@ async def test_a_slot_that_no_node_has_takes_only_its_own_windows_with_it_and_is
     slot = slot_of(key.encode())
     told: list[list[str]] = []
     with ExitStack() as until_then:
-        until_then.enter_context(unserved(servers, slot))
+        until_then.enter_context(servers.unserved(slot))
         async with opened(servers, on_up=told.append) as store:
             assert store.away() == ["1 slots have no node"]
             lost, *kept = await store.take([line(key), *(line(f"k{n}") for n in range(50))])
@@ -198,7 +182,7 @@ async def test_a_slot_that_its_node_has_lost_is_no_fault_of_the_node(servers):
         cluster = cluster_of(store)
         owner = cluster._nodes.owners[slot_of(key.encode())]
         assert owner is not None
-        with unserved(servers, slot_of(key.encode())):
+        with servers.unserved(slot_of(key.encode())):
             cluster._nodes.owners[slot_of(key.encode())] = owner
             (untaken,) = await store.take([line(key)])
             assert isinstance(untaken, Untaken)
