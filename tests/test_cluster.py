@@ -83,13 +83,15 @@ def moving(servers: ClusterServers, slot: int) -> Iterator[tuple[RedisServer, Re
 async def test_it_is_found_through_any_node_and_answers_for_all_slots(servers):
     """A replica is told of: all masters are found, none of the replicas is asked."""
     told: list[list[str]] = []
-    async with opened(servers, on_up=told.append) as store:
+    down: list[str] = []
+    async with opened(servers, on_up=told.append, on_down=down.append) as store:
         assert store.up
         assert store.away() == []
         assert {node.address.port for node in store.nodes().values()} == {server.port for server in servers.masters}
         grants = await store.take([line(f"k{number}") for number in range(100)])
         assert all(isinstance(grant, Grant) and grant.granted == 1 for grant in grants)
     assert [warnings for warnings in told if warnings] == []
+    assert down == []
 
 
 async def test_a_slot_that_has_moved_is_followed_and_learned(servers):

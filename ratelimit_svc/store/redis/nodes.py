@@ -186,11 +186,13 @@ class Nodes:
     def _on_node_up(self, address: Address, warnings: Sequence[str]) -> None:
         if warnings:
             self._on_up([f"{address}: {warning}" for warning in warnings])
-        self._tell()
+        if self._slots:  # else they are the nodes of a map that is about to be used, and told of
+            self._tell()
 
     def _on_node_down(self, _: str) -> None:
         self._stale.set()
-        self._tell()
+        if self._slots:
+            self._tell()
 
     def _tell(self) -> None:
         """Say what is up and what is away, if that is news."""
