@@ -97,13 +97,6 @@ async def tell(limiter: Limiter, data: bytes) -> Verdict:
     return verdict
 
 
-async def grants(store: Store, lines: Sequence[Line]) -> list[Grant]:
-    """Take a batch of which every line must be taken."""
-    found = [said for said in await store.take(lines) if isinstance(said, Grant)]
-    assert len(found) == len(lines)
-    return found
-
-
 async def settled(limiter: Limiter) -> None:
     """Wait until the store has taken all that waited."""
     await until(lambda: limiter._commits.idle and not limiter._unanswered)

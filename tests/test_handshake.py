@@ -24,8 +24,8 @@ from ratelimit_svc.store.redis import RedisStore, handshake, sentinel
 from ratelimit_svc.store.redis.where import Address, Kind, Tls, Where
 from tests.certificates import chain
 from tests.histories import charge
-from tests.limiting import grants
 from tests.proxying import Proxy
+from tests.taking import granted
 from tests.waiting import until
 
 ONE = [Line((charge("k", 100),), 1)]
@@ -93,7 +93,7 @@ async def test_a_secret_that_is_rotated(guarded, tmp_path):
         await until(lambda: f"the password cannot be read from {file}: No such file or directory" in reasons)
         file.write_text("three")
         await until(lambda: store.up)
-        assert (await grants(store, ONE))[0].granted == 1
+        assert (await granted(store.take(ONE)))[0].granted == 1
     assert not any("one" in reason or "three" in reason for reason in reasons)
 
 
@@ -244,7 +244,7 @@ async def test_sentinels_have_a_login_of_their_own_and_the_same_tls(authority, t
         }
         async with RedisStore(told(**environ), timeout_s=20) as store:
             assert store.up, store
-            assert (await grants(store, ONE))[0].granted == 1
+            assert (await granted(store.take(ONE)))[0].granted == 1
         async with RedisStore(told(**environ | {"REDIS_SENTINEL_AUTH": "for-redis"}), timeout_s=20) as store:
             assert "no sentinel names a primary for 'secured'" in repr(store)
             assert "invalid username-password pair" in repr(store)

@@ -15,7 +15,8 @@ from ratelimit_svc.owed import LOOKED_AT, Debt, Owed
 from ratelimit_svc.store import MAX_CHARGES, Untaken
 from ratelimit_svc.store.memory import MemoryStore
 from tests.histories import MINUTE, SECOND, START, charge
-from tests.limiting import Answers, asks, grants, make, settled, tell
+from tests.limiting import Answers, asks, make, settled, tell
+from tests.taking import granted
 
 AWAY = StoreUnavailableError("away")
 
@@ -156,7 +157,7 @@ async def test_what_is_owed_counts_even_beyond_the_limit(faulty):
     faulty.how = "well"
     told = await tell(limiter, asks("tenant=a"))
     assert (told.code, told.statuses[0].remaining) == (Code.OVER_LIMIT, 0)
-    (grant,) = await grants(faulty.windows, [Line((charge(key_of(faulty), 100, hits=0),), 1)])
+    (grant,) = await granted(faulty.windows.take([Line((charge(key_of(faulty), 100, hits=0),), 1)]))
     assert grant.outcomes[0].remaining == 100 - 6
 
 

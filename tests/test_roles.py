@@ -29,7 +29,8 @@ from ratelimit_svc.plans import Planner
 from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis.spread import SpreadStore
-from tests.limiting import grants, make, rules_of, sends, tell
+from tests.limiting import make, rules_of, sends, tell
+from tests.taking import granted
 
 PAGE = (Path(__file__).parents[1] / "docs" / "roles.md").read_text("utf-8")
 HEAD = "| before | asked | answer | told | after |\n|---|---|---|---|---|\n"
@@ -154,7 +155,7 @@ async def _counted(store: Store, planner: Planner, place: int, several: list[Kno
     most, held = 2**31, {}
     for charge in charges_of(planner, place):
         check = charge._replace(role=Role.GATE, kind=Kind.CHECK, hits=0, limit=most, overdraft=Overdraft.NEVER)
-        (grant,) = await grants(store, [Line((check,), 1)])
+        (grant,) = await granted(store.take([Line((check,), 1)]))
         held[charge.rule.id] = most - grant.outcomes[0].remaining
     return " + ".join(str(held[one.rule.id]) for one in several if one.rule.id in held) or "-"
 

@@ -16,7 +16,7 @@ from ratelimit_svc.model import Line
 from ratelimit_svc.store.redis import RedisStore, sentinel
 from ratelimit_svc.store.redis.where import NOBODY, Address, Kind, Login, Where
 from tests.histories import charge
-from tests.limiting import grants
+from tests.taking import granted
 from tests.waiting import until
 
 NAME = "windows"
@@ -81,11 +81,11 @@ async def test_a_store_follows_the_sentinels(tmp_path):
 
             await until(known, within_s=30)
         async with RedisStore(where(*(one.port for one in sentinels)), timeout_s=5) as store:
-            assert (await grants(store, ONE))[0].granted == 1
+            assert (await granted(store.take(ONE)))[0].granted == 1
             await primary.kill()
             await until(lambda: not store.up)
             await until(lambda: store.up, within_s=60)
-            assert (await grants(store, ONE))[0].granted == 1
+            assert (await granted(store.take(ONE)))[0].granted == 1
         with redis.Redis(port=replica.port, host=LOOPBACK) as client:
             assert client.info("replication")["role"] == "master"
 

@@ -242,6 +242,22 @@ async def test_warnings_at_start(tmp_path):
     assert "noeviction" in told[0]
 
 
+async def test_what_is_evicted_counts_no_more(tmp_path):
+    """Under any policy but noeviction a full Redis drops windows: their limits may be used once more, and nothing else happens."""
+    one = [Line((charge("k", 1),), 1)]
+    server = valkey(tmp_path, args=["--maxmemory", "20mb", "--maxmemory-policy", "allkeys-lru"])
+    async with server, RedisStore(server.url, timeout_s=5) as store:
+        assert [(await granted(store.take(one)))[0].granted for _ in range(2)] == [1, 0]
+        with redis.Redis(port=server.port, host="127.0.0.1") as client:
+            number = 0
+            while client.exists("k"):
+                client.set(f"other:{number}", bytes(100_000))
+                number += 1
+                assert number < 10_000
+        assert store.up
+        assert [(await granted(store.take(one)))[0].granted for _ in range(2)] == [1, 0]
+
+
 async def test_a_password_is_used_and_a_wrong_one_is_told(tmp_path):
     """AUTH is redis-py's; its refusal is a reason for being down, not a crash."""
     async with valkey(tmp_path) as server:

@@ -33,7 +33,7 @@ from tests.histories import (
     histories,
     undo,
 )
-from tests.limiting import grants
+from tests.taking import granted
 
 TWINS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -389,7 +389,7 @@ def test_a_batch_is_atomic_between_callers(server):
 
         async with RedisStore(server.url, timeout_s=5) as store:
             for _ in range(30):
-                for grant in await grants(store, [Line((charge("shared", 100, window=3600_000_000),), 2)]):
+                for grant in await granted(store.take([Line((charge("shared", 100, window=3600_000_000),), 2)])):
                     for _ in range(grant.granted):
                         next(admitted)
 

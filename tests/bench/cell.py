@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -101,8 +102,10 @@ async def measure(bench: Bench, contender: Contender, workload: Workload) -> Fig
 async def _store(bench: Bench, contender: Contender, folder: Path) -> AsyncIterator[list[RedisServer]]:
     """Start what a contender keeps its windows in: one server, or the primaries of a Cluster."""
     if contender.cluster:
-        async with ClusterServers(folder, make=STORES[bench.store]) as cluster:
-            yield cluster.servers[:MASTERS]
+        # a folder of its own each time: servers of a Cluster remember each other
+        with tempfile.TemporaryDirectory(dir=bench.folder) as own:
+            async with ClusterServers(Path(own), make=STORES[bench.store]) as cluster:
+                yield cluster.servers[:MASTERS]
     else:
         async with STORES[bench.store](folder) as redis:
             yield [redis]

@@ -201,12 +201,9 @@ class Node:
             not_after = self._tally.clock.latest(due, monotonic())
         receipts, written = [], []
         for at, lines in enumerate(calls):
+            slot = None if slots is None else slots[at]
             # after ASK, a receipt might be on the other side; and a key is needed that is where the windows are
-            receipt = (
-                (lines[0].charges[0].key, 0)
-                if asking
-                else self._receipts.next(None if slots is None else slots[at], lines)
-            )
+            receipt = (lines[0].charges[0].key, 0) if asking else self._receipts.next(slot, lines)
             receipts.append(receipt)
             written.append(commands.take(lines, receipt=receipt[0], number=receipt[1], now=now, not_after=not_after))
         asker = Calls(calls, receipts, then, connection, self._tally)
