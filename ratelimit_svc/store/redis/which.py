@@ -41,7 +41,9 @@ def store_at(
         return SpreadStore(alone) if isinstance(alone, Cluster) else alone
 
     def on_either_up(warnings: list[str]) -> None:
-        on_up([*warnings, *both.away()])
+        away = both.away()
+        news = [warning for warning in warnings if not any(each.endswith(warning) for each in away)]
+        on_up([*news, *away])  # a Cluster's warnings have what is away of it
 
     def on_either_down(why: str) -> None:
         if both.up:
