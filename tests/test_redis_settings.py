@@ -201,6 +201,16 @@ def test_wrong_cluster(address: str) -> None:
     assert "must be host:port,host:port…: some of its nodes" in refused(REDIS_TYPE="CLUSTER", REDIS_URL=address)
 
 
+@pytest.mark.parametrize("prefix", ["{", "a{b", "{}", "a{}b{c}"])
+def test_a_prefix_that_parts_a_window_from_its_receipt_is_refused(prefix: str) -> None:
+    """In a Cluster, where braces decide on the slot; one with a tag brings all to one slot, and may."""
+    told = refused(REDIS_TYPE="cluster", REDIS_URL="a:1,b:2", CACHE_KEY_PREFIX=prefix)
+    assert repr(prefix) in told
+    assert "CACHE_KEY_PREFIX" in told
+    assert read(REDIS_URL="a:1", CACHE_KEY_PREFIX=prefix).cache_key_prefix == prefix
+    assert read(REDIS_TYPE="cluster", REDIS_URL="a:1", CACHE_KEY_PREFIX="{all}:").redis is not None
+
+
 def test_wrong_type() -> None:
     """One of three."""
     assert refused(REDIS_TYPE="ring") == "REDIS_TYPE='ring': must be one of single, sentinel, cluster"

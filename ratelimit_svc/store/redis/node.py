@@ -37,6 +37,8 @@ LOOK_EVERY_S = 1.0
 EARLY_S = 0.001
 """uvloop rounds its timers to milliseconds, down as well as up."""
 
+MOST_REASONS = 20  # told in one outage: some have figures in them, and are new each time
+
 PING = commands.of(b"PING")
 ASKING = commands.of(b"ASKING")
 
@@ -254,7 +256,7 @@ class Node:
                 self._reasons_told.clear()
                 warnings, self._warnings = self._warnings, []
                 self._on_up(warnings)
-        elif self.why_down not in self._reasons_told:
+        elif self.why_down not in self._reasons_told and len(self._reasons_told) < MOST_REASONS:
             self._reasons_told.add(self.why_down)
             self._on_down(self.why_down)
 
