@@ -118,13 +118,11 @@ class GroupCommit:
         self._taking.discard(taken)
         self._send()
         error = _error(taken)
-        if isinstance(error, StoreUnavailableError):
-            said: Sequence[Grant | Untaken] = [Untaken(error)] * (len(debts) + len(batch))
-        elif error is not None:  # a defect: nobody shall wait for it in vain
-            self._report(error, batch)
-            return
+        if error is None:
+            said: Sequence[Grant | Untaken] = taken.result()
         else:
-            said = taken.result()
+            away = error if isinstance(error, StoreUnavailableError) else self._report(error)
+            said = [Untaken(away)] * (len(debts) + len(batch))
         if not isinstance(said[-1], Untaken):
             self._metrics.store_latency.observe((perf_counter_ns() - started_ns) // 1000)
         if debts:
@@ -137,16 +135,14 @@ class GroupCommit:
         for line, grant in zip(batch, said, strict=True):
             try:
                 self._settle(line, grant)
-                line.requests.clear()  # they know their line: else they go round in a circle
-            except Exception as error:  # noqa: BLE001 — a defect, as above
-                self._report(error, [line])
+            except Exception as error:  # noqa: BLE001 — a defect: nobody shall wait for it in vain
+                self._settle(line, Untaken(self._report(error)))
+            line.requests.clear()  # they know their line: else they go round in a circle
 
-    def _report(self, error: BaseException, lines: Sequence[WaitingLine]) -> None:
-        """Settle lines that a defect of ours left unanswered, and let the loop's handler log it."""
+    def _report(self, error: BaseException) -> StoreUnavailableError:
+        """Let the loop's handler log a defect of ours, and return what is said to those whom it left unanswered."""
         self._loop.call_exception_handler({"message": "a batch could not be answered", "exception": error})
-        for line in lines:
-            self._settle(line, Untaken(StoreUnavailableError("internal error")))
-            line.requests.clear()
+        return StoreUnavailableError("internal error")
 
 
 def _error(taken: asyncio.Future[list[Grant | Untaken]]) -> BaseException | None:

@@ -75,7 +75,7 @@ class Limiter:
 
     Args:
         store: where the windows are.
-        local: windows of this process, for its share of the limits while the store is away.
+        local: windows of this process, for its share of the limits while the store is away; without Redis, the store itself.
         clock: their time in µs.
         decode: bytes to Request; raises BadRequestError.
         encode: Verdict to bytes, `verdicts.earlier` included: its other arguments are what that takes.
@@ -122,6 +122,7 @@ class Limiter:
             self.owed,
             clock=clock,
             metrics=metrics,
+            owes=store is not local,
             never_deny=options.shadow_mode,
             tell=self._tell,
             on_over_limit=self._note_over_limit,

@@ -1,14 +1,18 @@
 """Logs: one line per event to standard error, for people (text) or for machines (JSON).
 
 Rule 1: nothing is logged per request; a quiet service logs a handful of lines.
-Rule 2: what libraries log by the standard library looks the same. Only their warnings and worse are shown, so that `debug`
+Rule 2: a line that cannot be written is lost, and harms nobody: a full disk must not end who has something to tell.
+Rule 3: what libraries log by the standard library looks the same. Only their warnings and worse are shown, so that `debug`
         is about this service; `trace` shows all they say.
 """
 
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
+from typing import TextIO
 
 import structlog
 from structlog.typing import Processor
@@ -46,13 +50,27 @@ _RENDERERS: Mapping[str, Processor] = MappingProxyType(
 )
 
 
+class _Lines(structlog.WriteLogger):
+    """Writes lines where it can; see rule 2."""
+
+    def __init__(self, file: TextIO, *_: object) -> None:
+        super().__init__(file)
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        with suppress(OSError, ValueError):  # the file is full, its reader has gone, or it is closed
+            super().msg(message)
+
+    debug = info = warning = error = critical = msg
+
+
 def configure(level: str, log_format: str) -> None:
     """Set up all logging of the process. `level` is a name of `LEVELS`, `log_format` text or json."""
     renderer = _RENDERERS[log_format]
     structlog.configure(
         processors=[*_COMMON, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=partial(_Lines, sys.stderr),
         cache_logger_on_first_use=False,  # so that loggers made before this call, at import, obey it
     )
     _configure_libraries(LEVELS[level], renderer)

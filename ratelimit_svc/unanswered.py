@@ -28,6 +28,7 @@ class Unanswered:
         owed: is told what the store has yet to be told.
         clock: the time in µs, that of the windows in memory.
         metrics: counts why the store did not answer, and what was decided.
+        owes: false if the policy's windows are the store's own: what passes is charged there at once.
         never_deny: true if an error would be a denial that nobody is to have (`shadow_mode`).
         tell: makes an answer of a verdict.
         on_over_limit: told of each request over its limits, once it is answered.
@@ -43,6 +44,7 @@ class Unanswered:
         *,
         clock: Callable[[], int],
         metrics: Metrics,
+        owes: bool,
         never_deny: bool,
         tell: Callable[[Plan, Verdict], bytes],
         on_over_limit: Callable[[Plan, Grant | None, int], None],
@@ -52,7 +54,7 @@ class Unanswered:
         self._owed = owed
         self._clock = clock
         self._metrics = metrics
-        self._never_deny = never_deny
+        self._owes, self._never_deny = owes, never_deny
         self._tell, self._on_over_limit, self._on_spoilt = tell, on_over_limit, on_spoilt
         self._loop = asyncio.get_running_loop()
         self._failed: deque[tuple[Waiting, StoreUnavailableError]] = deque()
@@ -104,8 +106,8 @@ class Unanswered:
             waiting.answer(error)
             return
         plan, verdict, grant = self.policy.decide(waiting.plan)
-        if verdict.code is Code.OK:
-            self._note_passed(waiting, plan, grant)
+        if verdict.code is Code.OK if grant is None else grant.granted:  # what overdraws is told OVER_LIMIT, and counts
+            self._note_counted(waiting, plan, grant)
         waiting.answer(self._tell(plan, verdict))
         if verdict.code is Code.OVER_LIMIT:
             self._on_over_limit(plan, grant, 1)
@@ -131,10 +133,10 @@ class Unanswered:
             if self._failed:
                 self._loop.call_soon(self._answer_failed)
 
-    def _note_passed(self, waiting: Waiting, share: Plan, grant: Grant | None) -> None:
-        """Note that a request is let pass: what its share of the limits granted is owed unless the store has charged it."""
+    def _note_counted(self, waiting: Waiting, share: Plan, grant: Grant | None) -> None:
+        """Note that a request passed, or overdrew: what its share of the limits granted is owed unless the store has charged it."""
         line = waiting.line
-        owes = () if grant is None else debts(waiting.plan, share, grant, self._clock())
+        owes = () if grant is None or not self._owes else debts(waiting.plan, share, grant, self._clock())
         if line is None or line.pay():
             self._owe(owes)
         else:

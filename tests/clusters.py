@@ -4,13 +4,13 @@ Slots are moved and masters killed as operators and accidents do it: by the Clus
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from ratelimit_svc.demo.child import free_port, until
 from ratelimit_svc.demo.parts import LOOPBACK, RedisServer, valkey
@@ -128,6 +128,20 @@ class ClusterServers:
             pass
         self.end_move(slot, source, target)
 
+    @contextmanager
+    def unserved(self, slot: int) -> Iterator[None]:
+        """A slot that no node has; its master has it again in the end."""
+        owner = self.owner(slot)
+        others = [server for server in self.servers if server is not owner]
+        try:
+            while holders := [server for server in (owner, *others) if slot in self._covered(server)]:
+                for server in holders:
+                    with suppress(ResponseError):  # heard a moment ago: some still tell each other
+                        self.client(server).execute_command("CLUSTER DELSLOTS", slot)
+            yield
+        finally:
+            self.client(owner).execute_command("CLUSTER ADDSLOTS", slot)
+
     async def healthy(self) -> bool:
         """Whether all that run say that the Cluster is whole, and the replicas have copied their masters."""
         return await asyncio.to_thread(self._healthy)
@@ -150,6 +164,11 @@ class ClusterServers:
     def _role(self, server: RedisServer) -> str:
         opened = self.client(server)
         return str(opened.info("replication")["role"])
+
+    def _covered(self, server: RedisServer) -> set[int]:
+        """Slots of which a server thinks that somebody has them."""
+        rows: list[Any] = self.client(server).execute_command("CLUSTER SLOTS")
+        return {slot for row in rows for slot in range(row[0], row[1] + 1)}
 
     def _slots(self, server: RedisServer) -> set[int]:
         opened = self.client(server)

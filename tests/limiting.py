@@ -73,6 +73,7 @@ def rules_of(*descriptors: Sequence[Rule], tenant: str | None = None, domain: st
 def make(
     store,
     *,
+    local=None,
     rules: str | RuleSet | None = RULES,
     on_denial=None,
     on_spoilt=None,
@@ -83,7 +84,7 @@ def make(
     """A limiter of these rules, or without any; one that remembers no denials, and is in no hurry."""
     limiter = Limiter(
         store=store,
-        local=MemoryStore(clock),
+        local=MemoryStore(clock) if local is None else local,
         clock=clock,
         decode=rls.decode,
         encode=as_it_is,

@@ -4,20 +4,24 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pytest
 
+from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.demo.child import until as until_it_is
-from ratelimit_svc.demo.parts import RedisServer, valkey
+from ratelimit_svc.demo.parts import LOOPBACK, RedisServer, valkey
 from ratelimit_svc.demo.parts import redis as redis_6_2
 from ratelimit_svc.model import Grant, Kind, Line
 from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.redis.cluster import Cluster
 from ratelimit_svc.store.redis.slots import slot_of
 from ratelimit_svc.store.redis.spread import SpreadStore
+from ratelimit_svc.store.redis.where import Address
 from tests.clusters import ClusterServers
 from tests.histories import charge
 from tests.waiting import until
@@ -151,6 +155,44 @@ async def test_windows_on_either_side_are_waited_for_and_charge_nothing_in_vain(
         assert [await count(store, f"{{{tag}}}{name}") for name in "ab"] == [2, 2]
 
 
+async def test_a_slot_that_no_node_has_takes_only_its_own_windows_with_it_and_is_soon_found(servers):
+    """Even if it is the slot of the key that probes write: the nodes are well. When somebody has it again, that is seen and told."""
+    key = "{ratelimit-svc:probe}"
+    slot = slot_of(key.encode())
+    told: list[list[str]] = []
+    with ExitStack() as until_then:
+        until_then.enter_context(servers.unserved(slot))
+        async with opened(servers, on_up=told.append) as store:
+            assert store.away() == ["1 slots have no node"]
+            lost, *kept = await store.take([line(key), *(line(f"k{n}") for n in range(50))])
+            assert isinstance(lost, Untaken)
+            assert lost.outcome is None
+            assert all(isinstance(grant, Grant) for grant in kept)
+            until_then.close()
+            await until(lambda: store.away() == [], within_s=20)
+            assert told[-1] == []
+            (grant,) = await store.take([line(key)])
+            assert isinstance(grant, Grant)
+    await until_it_is(servers.healthy, "the Cluster is whole")
+
+
+async def test_a_slot_that_its_node_has_lost_is_no_fault_of_the_node(servers):
+    """A map that is out of date, and nobody to go to: the lines are untaken, in words, and the node's other windows are served."""
+    key = key_in(servers, servers.masters[0])
+    async with opened(servers) as store:
+        cluster = cluster_of(store)
+        owner = cluster._nodes.owners[slot_of(key.encode())]
+        assert owner is not None
+        with servers.unserved(slot_of(key.encode())):
+            cluster._nodes.owners[slot_of(key.encode())] = owner
+            (untaken,) = await store.take([line(key)])
+            assert isinstance(untaken, Untaken)
+            assert untaken.outcome is None
+            assert "CLUSTERDOWN" in str(untaken.error)
+            assert owner.breaker.describe()["failed"] == 0
+    await until_it_is(servers.healthy, "the Cluster is whole")
+
+
 # ── under load ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -256,6 +298,25 @@ async def test_a_node_that_hangs_takes_only_its_own_windows_with_it(servers):
         assert [await count(store, lost), await count(store, kept)] == [3, 4]
 
 
+async def test_a_node_that_refuses_to_write_is_not_taken_for_well(servers):
+    """Probes write where the node's windows are: of a slot that is elsewhere it would say MOVED, and that all is well."""
+    refuses = next(server for server in servers.masters if server is not servers.owner(slot_of(b"ratelimit-svc:probe")))
+    key = key_in(servers, refuses)
+    changes: list[tuple[BreakerState, str]] = []
+    async with opened(servers, on_change=lambda _, state, why: changes.append((state, why))) as store:
+        node = store.nodes()[f"{LOOPBACK}:{refuses.port}"]
+        servers.client(refuses).config_set("min-replicas-to-write", 9)
+        try:
+            while node.up:
+                await store.take([line(key)])
+            await until(lambda: len(changes) > 1 or node.why_down.startswith("Redis says: NOREPLICAS"))
+            assert [state for state, _ in changes] == [BreakerState.OPEN]
+        finally:
+            servers.client(refuses).config_set("min-replicas-to-write", 0)
+        await until(lambda: node.up)
+        assert await count(store, key) == 0
+
+
 async def test_what_is_denied_by_one_node_is_given_back_by_the_others(servers):
     """A request on three nodes: none keeps anything of what one has denied."""
     a, b, c = (key_in(servers, server) for server in servers.masters)
@@ -300,6 +361,44 @@ async def test_no_circle_is_left_for_the_collector(servers):
             finally:
                 gc.enable()
         assert left < 20  # of 20 batches
+
+
+async def test_a_node_that_leaves_before_it_was_connected_leaves_nothing_behind(servers):
+    """Somebody was sent there, and it never answers; the map does not have it, so it is closed by and by."""
+    before = asyncio.all_tasks()
+    patient = SpreadStore(Cluster(replace(servers.where, connect_timeout_s=60), timeout_s=5, latency_s=5))
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        async with patient as store:
+            nodes = cluster_of(store)._nodes
+            address = Address(LOOPBACK, silent.getsockname()[1])
+            node = await nodes.at(address, asyncio.get_running_loop().time())
+            nodes.renew()
+            await until(lambda: node in nodes._leaving)
+            nodes.renew()
+            await until(lambda: node not in nodes._leaving)
+            assert not nodes._opening
+        assert asyncio.all_tasks() == before
+
+
+async def test_who_is_sent_elsewhere_while_all_is_closed_goes_nowhere(servers):
+    """One call is refused with MOVED, another is still under way: nobody is left who follows the first."""
+    hangs, *others = servers.masters
+    moved, stuck = key_in(servers, others[0]), key_in(servers, hangs)
+    before = asyncio.all_tasks()
+    async with opened(servers) as store:
+        nodes = cluster_of(store)._nodes
+        wrong = nodes.owners[slot_of(key_in(servers, others[1]).encode())]
+        assert wrong is not None
+        nodes.owners[slot_of(moved.encode())] = wrong
+        os.kill(hangs.pid, signal.SIGSTOP)
+        try:
+            taking = store.take([line(moved), line(stuck)])
+            await until(lambda: wrong.describe()["in_flight"] == 0)
+            await store.__aexit__()
+        finally:
+            os.kill(hangs.pid, signal.SIGCONT)
+        assert all(isinstance(answer, Untaken) for answer in await taking)
+        assert asyncio.all_tasks() == before
 
 
 async def test_nothing_is_left_behind(servers):

@@ -3,7 +3,9 @@
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,20 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(line)
     assert re.fullmatch(UTC_TIME, found.pop("time"))
     assert found == {"level": "warning", "event": "store away", "since": 1.5, "kind": "redis"}
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical", "exception"])
+def test_a_full_disk_harms_nobody(level: str, log_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has something to tell goes on."""
+    full = open("/dev/full", "w", encoding="utf-8")  # noqa: PTH123, SIM115 — to close it would raise
+    monkeypatch.setattr(sys, "stderr", full)
+    with pytest.raises(OSError, match="No space left"):
+        print("nothing can be written", file=sys.stderr, flush=True)
+    logs.configure("debug", log_format)
+    getattr(structlog.get_logger(), level)("store is away")
+    with suppress(OSError):
+        full.close()
 
 
 def fail() -> None:

@@ -8,6 +8,7 @@ import pytest
 from ratelimit_svc.model import Code
 from ratelimit_svc.plans import Planner
 from ratelimit_svc.pressure import Pressure
+from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.waiting import MAX_REQUESTS, Waiting, WaitingLines
 from ratelimit_svc.wire import rls
 from tests.limiting import Answers, asks, make, rules_of, sends, settled, tell
@@ -53,6 +54,17 @@ async def test_those_who_wait_in_an_old_queue_are_answered_in_time(held):
     held.go.set()
     await settled(limiter)
     assert not limiter.waiting
+
+
+async def test_without_redis_who_is_let_pass_at_once_is_counted_once(clock):
+    """The policy's windows are the store's own then: nothing is owed to them."""
+    windows, pressure = MemoryStore(clock), Pressure()
+    limiter = make(windows, local=windows, pressure=pressure)
+    for shedding, left in ((True, 4), (False, 3), (True, 2), (False, 1)):
+        pressure.shedding = shedding
+        told = await tell(limiter, asks("tenant=a"))
+        assert (told.code, told.statuses[0].remaining) == (Code.OK, left)
+    assert limiter._metrics.policy_decisions.shed == 2
 
 
 async def test_what_is_with_the_store_does_not_make_the_queue_old(held):

@@ -15,7 +15,7 @@ from ratelimit_svc.owed import LOOKED_AT, Debt, Owed
 from ratelimit_svc.store import MAX_CHARGES, Untaken
 from ratelimit_svc.store.memory import MemoryStore
 from tests.histories import MINUTE, SECOND, START, charge
-from tests.limiting import Answers, asks, make, settled, tell
+from tests.limiting import Answers, asks, make, sends, settled, tell
 from tests.taking import granted
 
 AWAY = StoreUnavailableError("away")
@@ -104,6 +104,8 @@ class Faulty:
             taken.set_result([*self.windows.take_now(lines)])
         elif self.how == "away":
             taken.set_result([Untaken(AWAY)] * len(lines))
+        elif self.how == "broken":
+            taken.set_exception(ZeroDivisionError())
         else:
             charged = (
                 [grant.granted for grant in self.windows.take_now(lines)] if self.how == "lost" else [0] * len(lines)
@@ -218,6 +220,19 @@ async def test_a_batch_whose_debts_are_lost_owes_them_again(faulty):
         faulty.how = "well"
 
 
+async def test_a_defect_of_the_store_s_loses_no_debts(faulty):
+    """The loop's handler is told of it, and what the batch would have paid is owed as before."""
+    limiter = make(faulty)
+    faulty.how = "away"
+    await tell(limiter, asks("tenant=a", hits=2))
+    faulty.how = "broken"
+    reported: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what["exception"]))
+    assert (await tell(limiter, asks("tenant=a"))).code is Code.OK
+    assert [type(each) for each in reported] == [ZeroDivisionError]
+    assert taken_out(limiter.owed, "{a}shop/tenant=a:s60000000") == [(b"{a}shop/tenant=a:s60000000", 3)]
+
+
 async def test_debts_leave_room_in_a_batch(faulty):
     """A batch with debts is no larger than one without."""
     limiter, answers = make(faulty), Answers()
@@ -245,6 +260,17 @@ async def test_only_what_fitted_is_owed(faulty):
         (b"{a}shop/tenant=a:s60000000", 3),
         (b"{shop}shop/shadow=1:s60000000", 1),
     ]
+
+
+@pytest.mark.parametrize(("how", "owes"), [("away", 7), ("never ran", 7), ("lost", 0)])
+async def test_a_cost_that_overdraws_its_share_is_owed(faulty, how, owes):
+    """It is told OVER_LIMIT, and was counted here all the same; so it is there, once."""
+    limiter = make(faulty)
+    faulty.how = how
+    for asked, code in (("tenant=a check", Code.OK), ("tenant=a 7", Code.OVER_LIMIT)):
+        assert (await tell(limiter, sends(asked))).code is code
+        await faulty.tell()
+    assert sum(hits for _, hits in taken_out(limiter.owed, "{a}shop/tenant=a:s60000000")) == owes
 
 
 # ── the bound of an outage ────────────────────────────────────────────────────────────────────────────────────────────

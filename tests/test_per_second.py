@@ -1,8 +1,11 @@
 """Short windows on a Redis of their own: each window is where it belongs, and a request that has both is one request."""
 
+from itertools import permutations
+
 import pytest
 from redis import Redis
 
+from ratelimit_svc.demo.child import until as until_it_is
 from ratelimit_svc.demo.parts import valkey
 from ratelimit_svc.model import Grant, Line
 from ratelimit_svc.store import Untaken
@@ -122,6 +125,27 @@ async def test_what_is_told_is_told_of_both(tmp_path, valkey_server):
         await usual.kill()
         await until(lambda: down != [])
         assert not store.up
+
+
+async def test_what_is_away_of_a_cluster_is_told_once(cluster_servers: ClusterServers, valkey_server):
+    """A Cluster says itself what is away of it; that is not said a second time for both."""
+    up: list[list[str]] = []
+    with cluster_servers.unserved(7):
+        for where in permutations((cluster_servers.where, Where.of_url(valkey_server.url))):
+            async with store_at(
+                *where,
+                timeout_s=5,
+                latency_s=5,
+                key_prefix="",
+                on_up=up.append,
+                on_down=lambda _: None,
+                on_change=lambda *_: None,
+            ) as store:
+                assert [told.removeprefix("for windows shorter than a minute: ") for told in up[-1]] == [
+                    "1 slots have no node"
+                ]
+                assert store.away() == up[-1]
+    await until_it_is(cluster_servers.healthy, "the Cluster is whole")
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ WRONG_ADDRESSES = [
     "redis://:secret@a:1,b:2",
     "unix://:secret@relative/path",
     "user:secret@host:1",
+    "host:1?pasword=secret",
 ]
 
 
@@ -198,6 +199,16 @@ def test_cluster(address: str, hosts: str, login: Login, tls: Tls | None) -> Non
 def test_wrong_cluster(address: str) -> None:
     """A Cluster has no numbered databases and no unix sockets, and its nodes are logged in to in one way."""
     assert "must be host:port,host:port…: some of its nodes" in refused(REDIS_TYPE="CLUSTER", REDIS_URL=address)
+
+
+@pytest.mark.parametrize("prefix", ["{", "a{b", "{}", "a{}b{c}"])
+def test_a_prefix_that_parts_a_window_from_its_receipt_is_refused(prefix: str) -> None:
+    """In a Cluster, where braces decide on the slot; one with a tag brings all to one slot, and may."""
+    told = refused(REDIS_TYPE="cluster", REDIS_URL="a:1,b:2", CACHE_KEY_PREFIX=prefix)
+    assert repr(prefix) in told
+    assert "CACHE_KEY_PREFIX" in told
+    assert read(REDIS_URL="a:1", CACHE_KEY_PREFIX=prefix).cache_key_prefix == prefix
+    assert read(REDIS_TYPE="cluster", REDIS_URL="a:1", CACHE_KEY_PREFIX="{all}:").redis is not None
 
 
 def test_wrong_type() -> None:

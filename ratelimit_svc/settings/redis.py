@@ -3,6 +3,7 @@
 The names, and what they mean, are the reference implementation's; `redis_where` says what fits together.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +16,9 @@ from ratelimit_svc.store.redis.where import Kind, Where
 _TYPE = choice(*(kind.value for kind in Kind))
 _SOCKET = choice("", "tcp", "unix")
 _TIMEOUT = duration("1ms", "1h")
+
+_TAG = re.compile(r"^[^{]*\{[^}]+\}")
+"""A prefix whose first pair of braces has something in it: a Cluster's hash tag."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,12 @@ class RedisSettings:
             self._given_tls,
         )
         refuse_unused(self._given_tls, found, self.redis_per_second)
+        clusters = [one for one in (found, self.redis_per_second) if one is not None and one.kind is Kind.CLUSTER]
+        if clusters and "{" in self.cache_key_prefix and not _TAG.search(self.cache_key_prefix):
+            raise SettingsError(
+                f"CACHE_KEY_PREFIX={self.cache_key_prefix!r}: in a Cluster it must be without braces, or with a tag in them,"
+                " as in {tag}: else a window and its receipt are in different slots"
+            )
         return found
 
     @property

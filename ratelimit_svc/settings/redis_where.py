@@ -152,7 +152,7 @@ def _refuse_url(given: Given) -> NoReturn:
     variable = f"{given.prefix}_URL"
     flag = f"--{variable.lower().replace('_', '-')}"
     # Once it is wrong, a URL may hold a password in any of its parts, so only the plain form is repeated.
-    shown = "" if "://" in given.url or "@" in given.url else f"={given.url!r}"
+    shown = "" if any(mark in given.url for mark in ("://", "@", "?")) else f"={given.url!r}"
     raise SettingsError(f"{variable} ({flag}){shown}: must be {_RULES[given.kind].format(prefix=given.prefix)}")
 
 

@@ -95,10 +95,6 @@ class RedisStore:
         """Return its nodes by their addresses."""
         return {str(self._node.address): self._node}
 
-    def describe(self) -> Mapping[str, object]:
-        """Return what health detail shows of its nodes, by their addresses."""
-        return {address: node.describe() for address, node in self.nodes().items()}
-
     def away(self) -> list[str]:
         """Return why it does not answer, in words for people; empty if it does."""
         return [] if self.up else [f"{self._node.address}: {self._node.why_down}"]

@@ -26,8 +26,8 @@ from ratelimit_svc.store.redis.commands import Taken
 from ratelimit_svc.store.redis.connection import Connection
 from ratelimit_svc.store.redis.slots import tag_of
 
-ELSEWHERE = ("MOVED ", "ASK ", "TRYAGAIN ")
-"""Refusals of a node of a Cluster that is well: not here, or not now."""
+ELSEWHERE = ("MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN Hash slot not served")
+"""Refusals of a node of a Cluster that is well: not here, not now, or nowhere."""
 
 LEAVE = re.compile(r"READONLY|MASTERDOWN|read only replica", re.IGNORECASE)
 """Refusals of a primary that is none any more: the address may have another one behind it. Redis 6.2 has its script's words around it."""
@@ -70,7 +70,7 @@ class Lost(NamedTuple):
 
 
 class Receipts:
-    """The keys of a node's receipts, and the numbers that they keep.
+    """The keys of a node's receipts, and the numbers that they keep; and the key that its probes write.
 
     Args:
         prefix: put before them.
@@ -78,8 +78,16 @@ class Receipts:
 
     def __init__(self, prefix: bytes) -> None:
         self._key = prefix + f"receipt:{token_hex(8)}".encode()
+        self._probe = prefix + b"probe"
         self._in_slots: dict[int, bytes] = {}
+        self._slot: int | None = None
+        """That of the last call."""
         self._number = 0
+
+    @property
+    def probe(self) -> bytes:
+        """Return the key of a probe: in a Cluster where the last call was. A node says nothing of itself about slots it has not."""
+        return self._probe if self._slot is None else b"%b:probe" % self._in_slots[self._slot]
 
     def next(self, slot: int | None, lines: Sequence[Line]) -> tuple[bytes, int]:
         """Return the next call's receipt and its number, greater than that of the last.
@@ -89,6 +97,7 @@ class Receipts:
         self._number += 1
         if slot is None:
             return self._key, self._number
+        self._slot = slot
         key = self._in_slots.get(slot)
         if key is None:
             key = self._in_slots[slot] = b"%b{%b}" % (self._key, tag_of(lines[0].charges[0].key))

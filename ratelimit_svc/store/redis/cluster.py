@@ -83,6 +83,7 @@ class Cluster:
         self._nodes = Nodes(where, make, on_up=on_up, on_down=on_down)
         self._following: set[asyncio.Task[None]] = set()
         """Who follows calls that were refused."""
+        self._closing = False
 
     def __repr__(self) -> str:
         return f"<Cluster: {self._nodes!r}>"
@@ -105,6 +106,7 @@ class Cluster:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._closing = True
         following = list(self._following)
         for task in following:
             task.cancel()
@@ -158,7 +160,7 @@ class Cluster:
                 asked.refused[slot] = node, call
         asked.left -= 1
         if asked.left == 0:
-            if asked.refused:
+            if asked.refused and not self._closing:
                 task = self._loop.create_task(self._follow_all(asked))
                 self._following.add(task)
                 task.add_done_callback(self._following.discard)

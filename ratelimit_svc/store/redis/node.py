@@ -37,6 +37,8 @@ LOOK_EVERY_S = 1.0
 EARLY_S = 0.001
 """uvloop rounds its timers to milliseconds, down as well as up."""
 
+MOST_REASONS = 20  # told in one outage: some have figures in them, and are new each time
+
 PING = commands.of(b"PING")
 ASKING = commands.of(b"ASKING")
 
@@ -86,8 +88,7 @@ class Node:
         self._timeout_s = timeout_s
         self._clock = clock
         self._on_up, self._on_down, self._on_change = on_up, on_down, on_change
-        own = f"{key_prefix}ratelimit-svc:".encode()
-        self._probe_key, self._receipts = own + b"probe", Receipts(own)
+        self._receipts = Receipts(f"{key_prefix}ratelimit-svc:".encode())
         self._loop = asyncio.get_running_loop()
         self.breaker = Breaker(
             clock=self._loop.time,
@@ -149,8 +150,7 @@ class Node:
     async def __aexit__(self, *_: object) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._keeper
+            await asyncio.wait([self._keeper])  # to await the task itself would swallow a cancel of who closes
         if self._connection is not None:
             connection, self._connection = self._connection, None
             connection.close("the store is closed")
@@ -256,7 +256,7 @@ class Node:
                 self._reasons_told.clear()
                 warnings, self._warnings = self._warnings, []
                 self._on_up(warnings)
-        elif self.why_down not in self._reasons_told:
+        elif self.why_down not in self._reasons_told and len(self._reasons_told) < MOST_REASONS:
             self._reasons_told.add(self.why_down)
             self._on_down(self.why_down)
 
@@ -306,7 +306,7 @@ class Node:
         except Exception as error:  # noqa: BLE001 — of any kind: uvloop, redis-py and a broken peer have many
             raise StoreUnavailableError(handshake.reason(error)) from None
         connection = Connection(writer, timeout_s=self._timeout_s, on_lost=self._on_lost)
-        await warm(connection, self._tally, self._probe_key)
+        await warm(connection, self._tally, self._receipts.probe)
         if not connection.open:  # lost in the very turn in which it was ready
             raise StoreUnavailableError(self._why_lost)
         self._connection, self._warnings = connection, warnings
@@ -320,7 +320,7 @@ class Node:
             assert self._connection is not None
             connection, started_s = self._connection, monotonic()
             async with asyncio.timeout(self.breaker.latency_s):
-                (reply,) = await connection.call(commands.of(b"SET", self._probe_key, b"1", b"PX", b"1000"))
+                (reply,) = await connection.call(commands.of(b"SET", self._receipts.probe, b"1", b"PX", b"1000"))
             check(reply)
         except TimeoutError:
             self.breaker.note_probe_failure(f"a probe has no answer within {self.breaker.latency_s * 1000:g} ms")

@@ -53,37 +53,36 @@ class Nodes:
         self.owners: list[Node | None] = [None] * SLOTS
         """By slot: who has it, as far as is known."""
         self._nodes: dict[Address, Node] = {}
-        self._opening: dict[Address, asyncio.Task[Any]] = {}
+        self._opening: dict[Node, asyncio.Task[Any]] = {}
         """Nodes that are connecting for the first time."""
         self._leaving: list[Node] = []
         """Not in the map any more."""
-        self._ranges: list[Range] = []
-        """The map as it was last renewed."""
+        self._slots: dict[Address, int] = {}
+        """How many slots each node has, by the map as it was last renewed."""
         self._stale = asyncio.Event()
         """The map does not fit."""
         self._newest: Address | None = None
         """Who was named last by a MOVED: others may not have heard yet of what it has."""
         self._why_no_map = "not connected yet"
-        self._told: tuple[bool, frozenset[Address]] | None = None
-        """What was told last: whether it is up, and who is away."""
+        self._told: tuple[bool, frozenset[Address], int] | None = None
+        """What was told last: whether it is up, who is away, and how many slots no node has."""
         self._keeper: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        owners = self._slots_of()
-        return f"<Nodes: {len(owners) - len(self._away())} of {len(owners)} up>"
+        return f"<Nodes: {len(self._slots) - len(self._away())} of {len(self._slots)} up>"
 
     @property
     def up(self) -> bool:
         """Whether any node answers."""
-        return len(self._away()) < len(self._slots_of())
+        return len(self._away()) < len(self._slots)
 
     def away(self) -> list[str]:
         """Return what is away and why, in words for people; empty if all slots are served."""
-        slots = self._slots_of()
+        slots = self._slots
         found = [
             f"{node.address}, which has {slots[node.address]} slots, is away: {node.why_down}" for node in self._away()
         ]
-        if (unserved := SLOTS - sum(slots.values())) > 0:
+        if unserved := self._unserved():
             found.append(f"{unserved} slots have no node" if slots else self._why_no_map)
         return found
 
@@ -91,15 +90,12 @@ class Nodes:
         """Return all by their addresses."""
         return {str(address): node for address, node in self._nodes.items()}
 
-    def _slots_of(self) -> dict[Address, int]:
-        """Return how many slots each node has."""
-        slots: dict[Address, int] = {}
-        for first, last, owner in self._ranges:
-            slots[owner] = slots.get(owner, 0) + last - first + 1
-        return slots
+    def _unserved(self) -> int:
+        """Return how many slots no node has."""
+        return max(SLOTS - sum(self._slots.values()), 0)
 
     def _away(self) -> list[Node]:
-        return [self._nodes[address] for address in self._slots_of() if not self._nodes[address].up]
+        return [self._nodes[address] for address in self._slots if not self._nodes[address].up]
 
     async def __aenter__(self) -> Self:
         await self._renew()  # down at the start is no reason not to start
@@ -107,13 +103,12 @@ class Nodes:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        tasks = [*self._opening.values(), *([self._keeper] if self._keeper else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        self.owners, self._ranges = [None] * SLOTS, []
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        self.owners, self._slots = [None] * SLOTS, {}
         for node in (*self._nodes.values(), *self._leaving):
-            await node.__aexit__()
+            await self._close(node)
         self._nodes.clear()
         self._leaving.clear()
 
@@ -134,16 +129,23 @@ class Nodes:
         if (node := self._nodes.get(address)) is None:
             on_up, on_down = partial(self._on_node_up, address), self._on_node_down
             node = self._nodes[address] = self._make(address, on_up=on_up, on_down=on_down)
-            opening = self._opening[address] = asyncio.create_task(node.__aenter__())
-            opening.add_done_callback(lambda _: self._opening.pop(address, None))
-        if address in self._opening:
-            await asyncio.wait([self._opening[address]], timeout=max(due - self._loop.time(), 0))
+            opening = self._opening[node] = asyncio.create_task(node.__aenter__())
+            opening.add_done_callback(lambda _: self._opening.pop(node))
+        if node in self._opening:
+            await asyncio.wait([self._opening[node]], timeout=max(due - self._loop.time(), 0))
         return node
+
+    async def _close(self, node: Node) -> None:
+        """Close a node, which may be still connecting for the first time."""
+        if (opening := self._opening.get(node)) is not None:
+            opening.cancel()
+            await asyncio.wait([opening])
+        await node.__aexit__()
 
     async def _keep(self) -> None:
         """Renew the map whenever it does not fit, and every now and then."""
         while True:
-            wait_s = RENEW_IN_NEED_EVERY_S if self._away() or not self._ranges else RENEW_EVERY_S
+            wait_s = RENEW_IN_NEED_EVERY_S if self.away() else RENEW_EVERY_S
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s * uniform(0.75, 1.25)):  # noqa: S311 — jitter, no secret
                     await self._stale.wait()
@@ -172,32 +174,35 @@ class Nodes:
 
     async def _use(self, found: list[Range]) -> None:
         """Put a map in force: connect to who is new, and leave who has no slots any more."""
-        owners = {one.owner for one in found}
+        owners = dict.fromkeys(one.owner for one in found)
         due = self._loop.time() + self._where.connect_timeout_s
         await asyncio.gather(*(self.at(owner, due) for owner in owners))
-        self.owners = [None] * SLOTS
+        self.owners, self._slots = [None] * SLOTS, dict.fromkeys(owners, 0)
         for first, last, owner in found:
-            self.owners[first : last + 1] = [self._nodes[owner]] * (last - first + 1)
-        self._ranges = found
-        gone, self._leaving = self._leaving, [self._nodes.pop(each) for each in self._nodes.keys() - owners]
+            many = last - first + 1
+            self.owners[first : last + 1] = [self._nodes[owner]] * many
+            self._slots[owner] += many
+        gone = self._leaving.copy()
+        self._leaving += [self._nodes.pop(each) for each in self._nodes.keys() - owners.keys()]
         for node in gone:
-            await node.__aexit__()
+            await self._close(node)
+            self._leaving.remove(node)
         self._tell()
 
     def _on_node_up(self, address: Address, warnings: Sequence[str]) -> None:
         if warnings:
             self._on_up([f"{address}: {warning}" for warning in warnings])
-        self._tell()
+        if self._slots:  # else they are the nodes of a map that is about to be used, and told of
+            self._tell()
 
     def _on_node_down(self, _: str) -> None:
         self._stale.set()
-        self._tell()
+        if self._slots:
+            self._tell()
 
     def _tell(self) -> None:
-        """Say what is up and what is away, if that is news. While the nodes of the first map connect, nothing is known yet."""
-        if self._opening and not self._ranges:
-            return
-        told = self.up, frozenset(node.address for node in self._away())
+        """Say what is up and what is away, if that is news."""
+        told = self.up, frozenset(node.address for node in self._away()), self._unserved()
         if told == self._told:
             return
         self._told = told

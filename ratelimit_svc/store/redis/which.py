@@ -45,7 +45,9 @@ def store_at(
     def tell() -> None:
         if not both.opened:
             return
-        warnings, away = untold.copy(), both.away()
+        away = both.away()
+        # a Cluster's warnings have what is away of it
+        warnings = [each for each in untold if not any(one.endswith(each) for one in away)]
         untold.clear()
         if both.up:
             on_up([*warnings, *away])
