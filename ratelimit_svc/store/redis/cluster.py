@@ -31,8 +31,9 @@ from ratelimit_svc.store.redis.spread import Answer, Several
 from ratelimit_svc.store.redis.where import Where
 
 TRY_AGAIN_S = 0.005
-MOST_HOPS = 5
-"""MOVED or ASK one after the other, without TRYAGAIN between them: nodes that send a call round in circles do not agree yet."""
+MOST_HOPS = 3
+"""MOVED or ASK one after the other, without a rest between them: nodes that send a call round in circles do not agree yet, and will
+soon."""
 
 
 def _ignore(*_: object) -> None:
@@ -186,8 +187,11 @@ class Cluster:
     ) -> Answer:
         """Send a call that a node has refused to where its slot is, until it is taken or its time is up."""
         hops = 0
-        while isinstance(call, Refused) and hops < MOST_HOPS and self._loop.time() < due:
+        while isinstance(call, Refused) and self._loop.time() < due:
             to = redirect(call.said, node.address)
+            if hops == MOST_HOPS:
+                hops = 0
+                await asyncio.sleep(TRY_AGAIN_S)
             if to is not None and not to.once:
                 hops += 1
                 node = await self._nodes.learn(to.slot, to.to, due)
