@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Self
 
 from redis import Redis
@@ -114,12 +115,29 @@ class ClusterServers:
         return keys
 
     def end_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
-        """Give a slot, from which all keys have moved, to its new owner. The others hear of it by and by."""
+        """Give a slot, from which all keys have moved, to its new owner. The others hear of it by and by.
+
+        Before the next move all masters have to: the new owner makes its claim the greatest that it knows of (its epoch). If the
+        next did not know that one, both claims would be equal, and the Cluster might give the slot back later, keys and all.
+        """
+        self._wait_for_one_epoch()
         to = self.client(target)
         of = self.client(source)
         new = self.id_of(target)
         to.execute_command("CLUSTER SETSLOT", slot, "NODE", new)
         of.execute_command("CLUSTER SETSLOT", slot, "NODE", new)
+
+    def _wait_for_one_epoch(self, within_s: float = 20) -> None:
+        """Wait until all masters know the greatest claim, and no two are equal."""
+        until_s = monotonic() + within_s
+        while True:
+            told = [self.client(server).execute_command("CLUSTER INFO") for server in self.masters]
+            if len({info["cluster_my_epoch"] for info in told}) == len(told) and (
+                len({info["cluster_current_epoch"] for info in told}) == 1
+            ):
+                return
+            assert monotonic() < until_s, told
+            sleep(0.01)
 
     def move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         """Move a slot, keys and all."""

@@ -5,7 +5,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-import pytest_asyncio
 import uvloop
 from hypothesis import settings
 from redis import Redis
@@ -19,6 +18,7 @@ from ratelimit_svc.store.redis.spread import SpreadStore
 from tests.clusters import ClusterServers
 from tests.histories import START
 from tests.limiting import Recording
+from tests.waiting import for_the_session
 
 # CI tries the same examples every time, so that it fails for what was changed; elsewhere each run tries others
 settings.register_profile("ci", derandomize=True)
@@ -57,17 +57,17 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], a
     return loops | {"asyncio": asyncio.new_event_loop} if both else loops
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def valkey_server(tmp_path_factory) -> AsyncIterator[RedisServer]:
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory) -> Iterator[RedisServer]:
     """A Valkey that the whole session shares."""
-    async with valkey(tmp_path_factory.mktemp("valkey")) as server:
+    with for_the_session(valkey(tmp_path_factory.mktemp("valkey"))) as server:
         yield server
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def redis_server(tmp_path_factory) -> AsyncIterator[RedisServer]:
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory) -> Iterator[RedisServer]:
     """A Redis 6.2, the oldest that is supported, that the whole session shares."""
-    async with redis(tmp_path_factory.mktemp("redis")) as server:
+    with for_the_session(redis(tmp_path_factory.mktemp("redis"))) as server:
         yield server
 
 
@@ -101,10 +101,10 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def cluster_servers(tmp_path_factory) -> AsyncIterator[ClusterServers]:
+@pytest.fixture(scope="session")
+def cluster_servers(tmp_path_factory) -> Iterator[ClusterServers]:
     """A Cluster that the whole session shares: three masters, three replicas."""
-    async with ClusterServers(tmp_path_factory.mktemp("cluster")) as servers:
+    with for_the_session(ClusterServers(tmp_path_factory.mktemp("cluster"))) as servers:
         yield servers
 
 

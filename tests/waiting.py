@@ -1,7 +1,30 @@
-"""Waiting for a state by looking at it."""
+"""Waiting for a state by looking at it, and for servers that many tests share."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@contextmanager
+def for_the_session(servers: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """Open servers on a loop of their own: a fixture on a test's loop would end with that test, and start again for the next."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        opened = runner.run(_entered(servers))
+        try:
+            yield opened
+        finally:
+            runner.run(_left(servers))
+
+
+async def _entered(servers: AbstractAsyncContextManager[T]) -> T:
+    return await servers.__aenter__()
+
+
+async def _left(servers: AbstractAsyncContextManager[T]) -> None:
+    await servers.__aexit__(None, None, None)
 
 
 async def until(condition: Callable[[], bool], *, within_s: float = 10) -> None:

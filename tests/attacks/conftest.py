@@ -1,21 +1,21 @@
 """One replica for all attacks, and its honest client."""
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 
 import pytest
-import pytest_asyncio
 
 from ratelimit_svc.demo.parts import Replica
 from tests.attacks.target import HEADING, RULES, Target
+from tests.waiting import for_the_session
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def replica(tmp_path_factory) -> AsyncIterator[Replica]:
+@pytest.fixture(scope="session")
+def replica(tmp_path_factory) -> Iterator[Replica]:
     """A replica as users run it."""
     folder = tmp_path_factory.mktemp("attacks")
     (folder / "rules.yaml").write_text(RULES)
-    async with Replica(folder / "replica", rules=folder / "rules.yaml") as started:
+    with for_the_session(Replica(folder / "replica", rules=folder / "rules.yaml")) as started:
         yield started
 
 
