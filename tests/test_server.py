@@ -14,11 +14,11 @@ import pytest
 import trustme
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from ratelimit_svc import server
 from ratelimit_svc.demo.child import free_port, until
 from ratelimit_svc.demo.parts import Replica, get, valkey
 from ratelimit_svc.model import Entry
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2_grpc
+from ratelimit_svc.server import background
 from ratelimit_svc.wire.calls import CallError
 from ratelimit_svc.wire.client import Client, ClientTls, request
 from tests.certificates import CLIENT, Files, chain
@@ -420,7 +420,7 @@ def test_as_many_files_may_be_open_as_the_system_allows():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
     try:
-        server._allow_many_files()
+        background.allow_many_files()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -14,7 +14,7 @@ from ratelimit_svc.model import Entry
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
-from ratelimit_svc.server import engine_named
+from ratelimit_svc.server.listeners import engine_named
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.calls import CallError, GrpcStatus

@@ -10,7 +10,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2_grpc
-from ratelimit_svc.server import engine_named
+from ratelimit_svc.server.listeners import engine_named
 from ratelimit_svc.wire.calls import GrpcStatus
 from ratelimit_svc.wire.engine import EngineOptions
 from tests.conformance.frames import connected, framed

@@ -1,0 +1,157 @@
+"""The server: one life, top to bottom: build → start → ready → drain → close.
+
+store        the store that the settings name, and the replicas that share it
+listeners    gRPC, HTTP, the debug side
+background   what runs beside the requests
+"""
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+from functools import partial
+from math import inf
+
+import structlog
+
+from ratelimit_svc import __version__, garbage, pressure
+from ratelimit_svc.health import Health
+from ratelimit_svc.limiter import Limiter, Options
+from ratelimit_svc.metrics import Metrics
+from ratelimit_svc.model import MICROSECONDS
+from ratelimit_svc.rules.files import RuleFile
+from ratelimit_svc.rules.load import load
+from ratelimit_svc.rules.match import RuleSet
+from ratelimit_svc.rules.watch import watch
+from ratelimit_svc.server import listeners, store
+from ratelimit_svc.server.background import (
+    allow_many_files,
+    either,
+    expire,
+    on_signals,
+    publish_health,
+    running,
+    steady_us,
+)
+from ratelimit_svc.settings import Settings
+from ratelimit_svc.state import NO_RULES, State
+from ratelimit_svc.store.memory import MemoryStore
+from ratelimit_svc.wire import rls
+from ratelimit_svc.wire.health import Health as WireHealth
+
+DRAINING = "draining"
+
+SWITCH_S = 0.0005
+"""How long another thread may keep the loop waiting for the interpreter: rules compile beside it, and pages of metrics are made.
+Python's own 5 ms are a quarter of Envoy's deadline, and come one after another."""
+
+log = structlog.get_logger()
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. A second signal cuts the drain short; SIGHUP looks at the rules now.
+
+    Resource handling: everything opened here is closed here, in reverse order.
+
+    Error handling: OSError if an address cannot be had. Rules that cannot be used and a store that is away are logged and
+    shown by health; they end nothing.
+    """
+    stop, look = asyncio.Event(), asyncio.Event()
+    async with AsyncExitStack() as life:
+        # build
+        on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
+        allow_many_files()
+        metrics = Metrics()
+        state = State(settings, Health(NO_RULES), metrics, store_up=settings.redis is None)
+        local = MemoryStore(steady_us, most_keys=settings.memory_store_keys)
+        windows = await life.enter_async_context(store.opened(settings, state, local))
+        lag = pressure.Pressure(
+            settings.loop_lag_us / MICROSECONDS or inf, on_shedding=state.on_shedding, on_unwell=state.on_unwell
+        )
+        limiter = Limiter(
+            store=windows,
+            local=local,
+            clock=steady_us,
+            decode=rls.decode,
+            encode=rls.encode,
+            metrics=metrics,
+            options=_options(settings),
+            pressure=lag,
+            on_denial=state.on_denial,
+            on_spoilt=state.on_spoilt,
+        )
+        life.callback(limiter.close)
+        watched = WireHealth()
+        engine = listeners.engine(settings, state, limiter, watched)
+        state.measure(limiter, local, engine, lag)
+        replicas = store.counting(settings, state, limiter, windows)
+        if settings.shadow_mode:
+            log.warning("SHADOW_MODE: nobody is denied, all is counted as if it were enforced")
+
+        # start
+        await life.enter_async_context(running("expiry", expire(local, limiter.owed, limiter.refusals), stop))
+        await life.enter_async_context(running("garbage", garbage.collect_when_quiet(lambda: metrics.requests), stop))
+        await life.enter_async_context(running("pressure", pressure.watch(lag), stop))
+        await life.enter_async_context(running("rules watch", _watch_rules(settings, state, limiter, look), stop))
+        await either(state.rules_seen.wait(), stop.wait())
+        if stop.is_set():
+            return
+        garbage.spare_the_loop()
+        sys.setswitchinterval(SWITCH_S)
+        if replicas is not None:
+            await life.enter_async_context(store.announced(replicas, stop))
+        grpc_port = await engine.start(settings.grpc_host, settings.grpc_port)
+        life.push_async_callback(engine.stop, 0)
+        ports = await life.enter_async_context(listeners.sides(settings, state, metrics, limiter, windows))
+        await life.enter_async_context(running("health", publish_health(state.health, watched), stop))
+
+        # ready
+        log.info(
+            "listening",
+            grpc=f"{settings.grpc_host}:{grpc_port}",
+            http=f"{settings.host}:{ports.http}",
+            debug=f"{settings.debug_host}:{ports.debug}",
+            version=__version__,
+        )
+        await stop.wait()
+
+        # drain
+        state.health.note(DRAINING, holds=True)
+        log.info("draining", delay_s=settings.drain_delay_us / MICROSECONDS)
+        stop.clear()
+        await either(asyncio.sleep(settings.drain_delay_us / MICROSECONDS), stop.wait())
+        watched.end_watches()
+        await either(engine.stop(settings.drain_timeout_us / MICROSECONDS), stop.wait())
+
+        # close
+    log.info("stopped")
+
+
+def _options(settings: Settings) -> Options:
+    return Options(
+        store_timeout_s=settings.store_timeout_us / MICROSECONDS,
+        deadline_margin_s=settings.deadline_margin_us / MICROSECONDS,
+        replicas=settings.replicas,
+        owed_keys=settings.owed_keys,
+        queue_limit=settings.queue_limit,
+        queue_age_s=settings.queue_age_us / MICROSECONDS,
+        denial_memory_keys=settings.denial_memory_keys,
+        plan_memory_bytes=settings.plan_memory_bytes,
+        key_prefix=settings.cache_key_prefix,
+        shadow_mode=settings.shadow_mode,
+        dynamic_metadata=settings.response_dynamic_metadata,
+        denial_log_every_s=settings.denial_log_every_us / MICROSECONDS,
+    )
+
+
+async def _watch_rules(settings: Settings, state: State, limiter: Limiter, look: asyncio.Event) -> None:
+    def on_rules(rules: RuleSet, files: tuple[RuleFile, ...]) -> None:
+        limiter.use(rules)
+        state.on_rules(rules, files)
+
+    loader = partial(
+        load,
+        strict=settings.strict,
+        merge_domains=settings.merge_domain_config,
+        algorithm=settings.algorithm,
+    )
+    await watch(settings.rules_path, on_rules, state.on_rules_error, loader=loader, wake=look)
