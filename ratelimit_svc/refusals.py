@@ -40,7 +40,7 @@ from ratelimit_svc.windows.token_bucket import TokenBucket
 LONGEST_US = MICROSECONDS
 """The longest that a denial is remembered."""
 
-DENIAL_BYTES = 2_000
+DENIAL_BYTES = 1_500
 """What a window costs that is remembered to be full, with what its last caller was told (measured: test_refusals)."""
 
 EXPIRED_AT_ONCE = 1_000

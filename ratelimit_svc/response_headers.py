@@ -30,10 +30,11 @@ def _shown(plan: Plan, verdict: Verdict) -> Status | None:
     for meaning, status in zip(plan.descriptors, verdict.statuses, strict=True):
         if status.limit is None:
             continue
-        if status.code is Code.OVER_LIMIT and not _is_quota(plan, meaning, status):
+        over = status.code is Code.OVER_LIMIT
+        if over and not _is_quota(plan, meaning, status):
             shown, least = status, -1
-        elif status.remaining < least:
-            shown, least = status, status.remaining
+        elif (left := 0 if over else status.remaining) < least:
+            shown, least = status, left
     return shown
 
 
