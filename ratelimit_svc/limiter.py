@@ -214,8 +214,8 @@ class Limiter:
         answered: asyncio.Future[bytes | RateLimitError] = self._loop.create_future()
 
         def answer(result: bytes | RateLimitError) -> None:
-            if not answered.done():  # cancelled in this very turn of the loop
-                answered.set_result(result)
+            if not answered.done():  # noqa: F821 — deleted below; it is done if cancelled in this very turn of the loop
+                answered.set_result(result)  # noqa: F821
 
         waiting = self.submit(data, answer, timeout_s=timeout_s)
         try:
@@ -224,9 +224,12 @@ class Limiter:
             if waiting is not None:
                 self.cancel(waiting)
             raise
-        if isinstance(result, RateLimitError):
+        if not isinstance(result, RateLimitError):
+            return result
+        try:
             raise result
-        return result
+        finally:
+            del result, answered  # the error holds this frame
 
     def cancel(self, waiting: Waiting) -> None:
         """Forget a request whose caller has gone. Not counted if the store does not have it yet."""

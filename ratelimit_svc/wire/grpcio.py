@@ -71,14 +71,14 @@ class GrpcioEngine:
     def _answering(self, answer: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
         """Let a call in if its client is, and end it by CallError."""
 
-        async def answer_or_abort(asked: Any, context: Context) -> Any:
+        async def answer_or_fail(asked: Any, context: Context) -> Any:
             try:
                 self._admit(context)
                 return await answer(asked, context)
             except CallError as error:
-                await context.abort(_STATUS[error.status], error.text)
+                await _abort(context, _STATUS[error.status], error.text)
 
-        return answer_or_abort
+        return answer_or_fail
 
     def _admit(self, context: Context) -> None:
         """Refuse a client whom TLS does not admit. The library shows certificates to calls only, not at the handshake."""
@@ -86,6 +86,14 @@ class GrpcioEngine:
             raise CallError(
                 GrpcStatus.UNAUTHENTICATED, "the client's certificate does not have the name that is let in"
             )
+
+
+async def _abort(context: Context, status: grpc.StatusCode, text: str) -> None:
+    """End a call, once its handler has returned. The library keeps the exception: with all that led to it, it would hold itself."""
+    try:
+        await context.abort(status, text)
+    except grpc.aio.AbortError as aborted:
+        aborted.__traceback__ = aborted.__context__ = None
 
 
 class _Handlers(grpc.GenericRpcHandler):
