@@ -99,7 +99,7 @@ async def test_any_method(session):
         assert (await post(session, json.dumps(asked("free=x")), method))[0] == 200
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str | bytes, str]] = {
     "nothing": ("", "a RateLimitRequest as a JSON object is expected"),
     "a list": ("[]", "a RateLimitRequest as a JSON object is expected"),
     "null": ("null", "a RateLimitRequest as a JSON object is expected"),

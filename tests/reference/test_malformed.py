@@ -101,7 +101,8 @@ METHOD = f"/{rls.SERVICE}/{rls.METHOD}"
 async def ask(channel: grpc.aio.Channel, data: bytes) -> tuple[grpc.StatusCode, str]:
     """The status and text of a request's answer; of one that is answered, the answer as text."""
     try:
-        answer = await channel.unary_unary(METHOD)(data, timeout=30)
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+        answer = await method(data, timeout=30)
     except grpc.aio.AioRpcError as error:
         return error.code(), error.details() or ""
     return grpc.StatusCode.OK, told(MessageToDict(RateLimitResponse.FromString(answer)))
