@@ -6,7 +6,7 @@ Numbers, switches and durations are written as Go writes them (`0x1f`, `T`, `1h3
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Generic, TypeAlias, TypeVar
 
@@ -28,6 +28,8 @@ class Kind(Generic[T]):
     """Raises ValueError for text that breaks the rule."""
     is_text: bool = False
     """Empty text stands for the default."""
+    short: str = ""
+    """The rule in a few words, for a table. Empty: the rule itself."""
 
 
 def integer(least: int, most: int) -> Kind[int]:
@@ -37,7 +39,8 @@ def integer(least: int, most: int) -> Kind[int]:
 def duration(least: str, most: str) -> Kind[int]:
     """Read a duration as microseconds."""
     rule = f'a duration with its unit, like "100ms", "1.5s" or "1h30m", {least} … {most}'
-    return Kind(rule, _within(read_duration, read_duration(least), read_duration(most)))
+    read = _within(read_duration, read_duration(least), read_duration(most))
+    return Kind(rule, read, short=f"a duration, {least} … {most}")
 
 
 def decimal(least: float, most: float) -> Kind[float]:
@@ -131,12 +134,12 @@ def _sign(text: str) -> tuple[int, str]:
 
 
 TEXT = Kind("text", str, is_text=True)
-BOOLEAN = Kind("true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)", read_switch)
-BOOLEAN_IF_SET = Kind(BOOLEAN.rule, lambda text: read_switch(text) if text else None, is_text=True)
+BOOLEAN = Kind("true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)", read_switch, short="true or false")
+BOOLEAN_IF_SET = Kind(BOOLEAN.rule, lambda text: read_switch(text) if text else None, is_text=True, short=BOOLEAN.short)
 """None where it is not set, or set but empty: then something else tells."""
 PORT = integer(0, 65_535)
 LIST = Kind("a list with commas, like a,b", read_list, is_text=True)
 MAP = Kind("pairs with commas, each with one colon, like key:value,key2:value2", read_map, is_text=True)
 METADATA = Kind("pairs with commas, like key=value,key2=value2", read_metadata, is_text=True)
-ANY_INTEGER = integer(-(2**63), 2**63 - 1)
-ANY_DURATION = duration("-87600h", "87600h")
+ANY_INTEGER = replace(integer(-(2**63), 2**63 - 1), short="a whole number")
+ANY_DURATION = replace(duration("-87600h", "87600h"), short="a duration")
