@@ -13,7 +13,7 @@ from ratelimit_svc.settings.kinds import ANY_DURATION, ANY_INTEGER, BOOLEAN, LIS
 from ratelimit_svc.settings.row import row, setting
 
 _BACKEND = choice("redis", "memcache")
-_PARALLELISM = replace(integer(0, 2**63 - 1), short="a whole number, not below 0")
+_SIZE = replace(integer(0, 2**63 - 1), short="a whole number, not below 0")
 
 _NO_MEMCACHED = "Windows are kept in Redis: no memcached is called."
 _ONE_CONNECTION = "One connection to each node carries all: nothing waits for a free one."
@@ -45,12 +45,12 @@ class AcceptedSettings:
         "MEMCACHE_TLS_SKIP_HOSTNAME_VERIFICATION", BOOLEAN, "false", _NO_MEMCACHED, flag=False
     )
 
-    redis_pool_size: int = row("REDIS_POOL_SIZE", ANY_INTEGER, "10", _ONE_CONNECTION, flag=False)
+    redis_pool_size: int = row("REDIS_POOL_SIZE", _SIZE, "10", _ONE_CONNECTION, flag=False)
     redis_pool_on_empty: str = row("REDIS_POOL_ON_EMPTY_BEHAVIOR", TEXT, "WAIT", _ONE_CONNECTION, flag=False)
     redis_pipeline_window_us: int = row("REDIS_PIPELINE_WINDOW", ANY_DURATION, "0", _BATCHES, flag=False)
     redis_pipeline_limit: int = row("REDIS_PIPELINE_LIMIT", ANY_INTEGER, "0", _BATCHES, flag=False)
-    redis_cluster_parallelism: int = row("REDIS_CLUSTER_PIPELINE_PARALLELISM", _PARALLELISM, "1", _AT_ONCE, flag=False)
-    redis_per_second_pool_size: int = row("REDIS_PERSECOND_POOL_SIZE", ANY_INTEGER, "10", _ONE_CONNECTION, flag=False)
+    redis_cluster_parallelism: int = row("REDIS_CLUSTER_PIPELINE_PARALLELISM", ANY_INTEGER, "1", _AT_ONCE, flag=False)
+    redis_per_second_pool_size: int = row("REDIS_PERSECOND_POOL_SIZE", _SIZE, "10", _ONE_CONNECTION, flag=False)
     redis_per_second_pool_on_empty: str = row(
         "REDIS_PERSECOND_POOL_ON_EMPTY_BEHAVIOR", TEXT, "WAIT", _ONE_CONNECTION, flag=False
     )
@@ -59,7 +59,7 @@ class AcceptedSettings:
     )
     redis_per_second_pipeline_limit: int = row("REDIS_PERSECOND_PIPELINE_LIMIT", ANY_INTEGER, "0", _BATCHES, flag=False)
     redis_per_second_cluster_parallelism: int = row(
-        "REDIS_PERSECOND_CLUSTER_PIPELINE_PARALLELISM", _PARALLELISM, "1", _AT_ONCE, flag=False
+        "REDIS_PERSECOND_CLUSTER_PIPELINE_PARALLELISM", ANY_INTEGER, "1", _AT_ONCE, flag=False
     )
 
     redis_startup_initial_us: int = row("REDIS_STARTUP_INITIAL_INTERVAL", ANY_DURATION, "1s", _RETRIES, flag=False)
