@@ -38,11 +38,12 @@ def misspelt(environ: Collection[str], known: Collection[str]) -> Iterator[str]:
 
     Args:
         environ: the names of the variables that are set.
-        known: the names of the settings.
+        known: the names of the settings; one that ends in `_` stands for all that begin so.
     """
+    beginnings = tuple(name for name in known if name.endswith("_"))
     words = {name.partition("_")[0] for name in known if "_" in name}
     for name in sorted(environ):
-        if name in known or "_" not in name or name.partition("_")[0] not in words:
+        if name in known or name.startswith(beginnings) or name.partition("_")[0] not in words:
             continue
         nearest = get_close_matches(name, known, n=1, cutoff=_NEAR)
         if nearest:
