@@ -101,10 +101,11 @@ check: venv ## Lint, types, import layers, example rules
 proto: venv ## Generate ratelimit_svc/pb and the protoset of the load test from proto/
 	$(BIN)/python proto/generate.py
 
-docs: venv ## Write docs/rules.md and docs/rules.schema.json from the tables of keys
+docs: venv ## Write docs/rules.md, docs/rules.schema.json and docs/settings.md from the tables of keys and of settings
 	mkdir -p docs
 	$(BIN)/ratelimit-svc schema > docs/.new && mv docs/.new docs/rules.schema.json
 	$(BIN)/ratelimit-svc schema --page > docs/.new && mv docs/.new docs/rules.md
+	$(BIN)/ratelimit-svc settings > docs/.new && mv docs/.new docs/settings.md
 
 envoy-config: venv ## Generate deploy/envoy/envoy.yaml from the gateway's EnvoyFilter
 	$(BIN)/python -m ratelimit_svc.demo.compose deploy/envoy/envoy.yaml

@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("--page", action="store_true", help="print the reference page of all keys instead, in Markdown")
     schema.set_defaults(command=_schema)
 
+    settings = commands.add_parser("settings", help="print the page of all settings, in Markdown")
+    settings.set_defaults(command=_settings)
+
     hit = commands.add_parser("hit", help="ask a running service, as Envoy would", description=_HIT)
     hit.add_argument("address", metavar="HOST:PORT", help="the gRPC side")
     hit.add_argument("domain", metavar="DOMAIN")
@@ -246,6 +249,13 @@ def _schema(arguments: argparse.Namespace) -> int:
     from ratelimit_svc.rules import page, schema
 
     print(page.text() if arguments.page else schema.text(), end="")
+    return OK
+
+
+def _settings(_: argparse.Namespace) -> int:
+    from ratelimit_svc.settings import page
+
+    print(page.text(), end="")
     return OK
 
 

@@ -56,6 +56,8 @@ async def serve(settings: Settings) -> None:
     shown by health; they end nothing.
     """
     stop, look = asyncio.Event(), asyncio.Event()
+    for warning in settings.warnings:
+        log.warning(warning)
     async with AsyncExitStack() as life:
         # build
         on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
