@@ -122,7 +122,8 @@ class State:
         self.rules_seen.set()
         kept = "nothing is limited yet" if self.rules is None else "the rules in force stay"
         for finding in error.findings:
-            log.error("rules not loaded", finding=str(finding), kept=kept)
+            # the reference implementation's words: people alert on them
+            log.error("Error loading new configuration: %s", finding, kept=kept)
 
     def on_shedding(self, holds: bool, why: str) -> None:  # noqa: FBT001 — a callback's
         """Note that the process sheds requests, or has ceased to."""

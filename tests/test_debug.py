@@ -92,7 +92,9 @@ async def test_denials_are_logged_but_not_all_of_them(tmp_path, rules):
     env = {"LOG_FORMAT": "json", "DENIAL_LOG_INTERVAL": "1h"}
     async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
         ask(replica, Entry("tenant", "acme"), times=20)
-        denied = [line for line in map(json.loads, replica.log.read_text().splitlines()) if line["event"] == "denied"]
+        denied = [
+            line for line in map(json.loads, replica.log.read_text().splitlines()) if line["@message"] == "denied"
+        ]
     (one,) = denied
     assert 3540 <= one.pop("reset_s") <= 3660
     assert {name: one[name] for name in ("rule", "tenant", "limit", "window", "hits", "remaining", "others")} == {
@@ -126,7 +128,7 @@ async def test_warnings_of_rules_are_logged_once(tmp_path, rules):
 
         await until(reloaded, "the new rules are loaded")
         lines = [json.loads(line) for line in replica.log.read_text().splitlines()]
-        told = [line["finding"] for line in lines if line["event"].startswith("rules: this does not")]
+        told = [line["finding"] for line in lines if line["@message"].startswith("rules: this does not")]
         assert told == [finding for finding in told if "`unit`" in finding or "'unit'" in finding]
         assert len(told) == 1
         async with aiohttp.ClientSession() as session, session.get(f"{replica.http}/healthcheck?verbose") as answer:
@@ -141,7 +143,7 @@ async def test_strict_rules_are_refused_for_what_is_odd(tmp_path, rules, setting
     starting = asyncio.create_task(replica.start())
 
     async def refused() -> bool:
-        return replica.log.exists() and "rules not loaded" in replica.log.read_text()
+        return replica.log.exists() and "Error loading new configuration: " in replica.log.read_text()
 
     try:
         await until(refused, "the rules are refused")

@@ -49,7 +49,12 @@ class ProcessSettings:
         "info",
         "The least level that is logged; trace adds what the libraries say.",
     )
-    log_format: str = row("LOG_FORMAT", choice("text", "json"), "text", "One line of key=value, or one JSON object.")
+    log_format: str = row(
+        "LOG_FORMAT",
+        choice("text", "json"),
+        "text",
+        "Lines of key=value, or JSON objects with @timestamp, @message and level; as logrus writes them.",
+    )
     engine: str = row(
         "ENGINE",
         choice("http2", "grpcio"),
