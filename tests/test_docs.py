@@ -138,7 +138,7 @@ def test_the_page_on_why_has_every_parameter_and_every_word_of_the_log():
     """What /debug/requests takes, what a denial's line says, and what the access log is told are on docs/why.md."""
     page = (PROJECT / "docs/why.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == debug.PARAMETERS
-    (line,) = re.findall(r"^denied  (.*)$", page, re.MULTILINE)
+    (line,) = re.findall(r" msg=denied (.*)$", page, re.MULTILINE)
     assert set(re.findall(r"(\w+)=", line)) == set(Denial._fields)
     told = set(re.findall(r"ratelimit:(\w+)\)%", page))
     assert {"rule", "tenant", "reset"} <= told <= {"rule", "tenant", "reset", "descriptors", "metadata"}
