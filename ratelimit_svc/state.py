@@ -99,7 +99,7 @@ class State:
 
     def _store(self, *, up: bool, reason: str = "") -> None:
         self.store_up, self.store_reason = up, reason
-        if self.settings.ready_requires_redis:
+        if self.settings.requires_redis:
             self.health.note(STORE_AWAY, holds=not up)
 
     def on_rules(self, rules: RuleSet, files: tuple[RuleFile, ...]) -> None:

@@ -269,6 +269,26 @@ def test_tls_as_the_reference_names_it(pem: Path) -> None:
     assert read(**environ).tls_files == (pem, pem, pem, "envoy.example")
 
 
+def test_tls_as_envoy_gateway_names_it(pem: Path) -> None:
+    """GRPC_SERVER_TLS_CA_CERT is GRPC_CLIENT_TLS_CACERT; both may be set, and then to the same file."""
+    both = {"GRPC_CLIENT_TLS_CACERT": str(pem), "GRPC_SERVER_TLS_CA_CERT": str(pem)}
+    environ = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": str(pem), "GRPC_SERVER_TLS_KEY": str(pem)}
+    assert read(**environ, GRPC_SERVER_TLS_CA_CERT=str(pem)).tls_files == (pem, pem, pem, None)
+    assert read(**environ, **both).tls_files == (pem, pem, pem, None)
+    assert refused(**environ, **both | {"GRPC_SERVER_TLS_CA_CERT": "/other.pem"}) == (
+        f"GRPC_CLIENT_TLS_CACERT='{pem}' and GRPC_SERVER_TLS_CA_CERT='/other.pem' mean the same, and differ: set one of them"
+    )
+    text = refused(**environ, GRPC_SERVER_TLS_CA_CERT="/nowhere/x.pem")
+    assert text == "GRPC_SERVER_TLS_CA_CERT='/nowhere/x.pem': cannot be read: No such file or directory"
+
+
+@pytest.mark.parametrize("variable", ["READY_REQUIRES_REDIS", "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION"])
+def test_readiness_may_follow_redis(variable: str) -> None:
+    """By our name for it, or by the reference implementation's; not by default."""
+    assert read(**{variable: "true"}).requires_redis
+    assert not read().requires_redis
+
+
 @pytest.mark.parametrize("missing", ["GRPC_SERVER_TLS_CERT", "GRPC_SERVER_TLS_KEY", "GRPC_CLIENT_TLS_CACERT"])
 def test_tls_names_the_variable_and_the_file_that_is_not_there(missing: str, pem: Path) -> None:
     """A typing error in a path is found by reading one line."""

@@ -1,7 +1,8 @@
 """What listens: the gRPC engine with its TLS, the HTTP side, the debug side."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ratelimit_svc.admin import debug, http
@@ -14,7 +15,7 @@ from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted
 from ratelimit_svc.server.store import Opened
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.state import State
-from ratelimit_svc.wire import rls
+from ratelimit_svc.wire import rls, unix
 from ratelimit_svc.wire.engine import Engine, EngineOptions
 from ratelimit_svc.wire.health import Health as WireHealth
 from ratelimit_svc.wire.methods import methods
@@ -62,6 +63,25 @@ def _tls(settings: Settings, state: State) -> ServerTls | None:
         return ServerTls(**files._asdict(), on_renewed=state.on_tls_renewed, on_failure=state.on_tls_failure)
     except TlsFilesError as error:
         raise SettingsError(f"GRPC_SERVER_USE_TLS is true, but {error}") from error
+
+
+@asynccontextmanager
+async def grpc_side(settings: Settings, engine: Engine) -> AsyncIterator[str]:
+    """Serve gRPC for as long as the context lasts. Yields where: `host:port`, or the path of a unix socket.
+
+    Error handling: OSError if the address cannot be had.
+    """
+    path = Path(settings.grpc_uds) if settings.grpc_uds else None
+    with unix.place(path) if path else nullcontext():
+        if path:
+            await engine.start_unix(path)
+            where = str(path)
+        else:
+            where = f"{settings.grpc_host}:{await engine.start(settings.grpc_host, settings.grpc_port)}"
+        try:
+            yield where
+        finally:
+            await engine.stop(0)
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ class WireSettings:
     port: int = row("PORT", PORT, "8080", "Port of the HTTP side: /healthcheck, /json, /metrics. 0: any free one.")
     grpc_host: str = row("GRPC_HOST", TEXT, "0.0.0.0", "Address of the gRPC side; :: is every address.")  # noqa: S104 - as above
     grpc_port: int = row("GRPC_PORT", PORT, "8081", "Port of the gRPC side. 0: any free one.")
+    grpc_uds: str = row("GRPC_UDS", TEXT, "", "Path of a unix socket that the gRPC side listens on in place of a port.")
     grpc_server_use_tls: bool = row("GRPC_SERVER_USE_TLS", BOOLEAN, "false", "TLS on the gRPC side.")
     grpc_server_tls_cert: str = row(
         "GRPC_SERVER_TLS_CERT",
@@ -28,6 +29,9 @@ class WireSettings:
         TEXT,
         "",
         "Roots of the clients' certificates, a PEM file; likewise. Given: a client without a certificate is refused.",
+    )
+    grpc_server_tls_ca: str = row(
+        "GRPC_SERVER_TLS_CA_CERT", TEXT, "", "Envoy Gateway's name for GRPC_CLIENT_TLS_CACERT; the same."
     )
     grpc_client_tls_san: str = row(
         "GRPC_CLIENT_TLS_SAN", TEXT, "", "A DNS name that a client's certificate must have as well."
@@ -60,6 +64,9 @@ class WireSettings:
         return tls_files(
             cert=self.grpc_server_tls_cert,
             key=self.grpc_server_tls_key,
-            client_ca=self.grpc_client_tls_ca,
+            client_cas={
+                "GRPC_CLIENT_TLS_CACERT": self.grpc_client_tls_ca,
+                "GRPC_SERVER_TLS_CA_CERT": self.grpc_server_tls_ca,
+            },
             client_san=self.grpc_client_tls_san,
         )
