@@ -105,7 +105,8 @@ def test_an_error_names_the_flag() -> None:
 def test_there_is_no_flag_for_a_password() -> None:
     """A password in a flag would be seen by every user of the machine."""
     secrets = {setting.field for setting in TABLE if setting.flag is None}
-    assert secrets == {f"redis{which}{kind}_auth" for which in ("", "_per_second") for kind in ("", "_sentinel")}
+    redis = {f"redis{which}{kind}_auth" for which in ("", "_per_second") for kind in ("", "_sentinel")}
+    assert secrets == {*redis, "debug_token"}
     with pytest.raises(SettingsError, match="no such flag: redis_auth"):
         Settings.from_environment({}, {"redis_auth": "secret"})
 
@@ -280,6 +281,14 @@ def test_tls_as_envoy_gateway_names_it(pem: Path) -> None:
     )
     text = refused(**environ, GRPC_SERVER_TLS_CA_CERT="/nowhere/x.pem")
     assert text == "GRPC_SERVER_TLS_CA_CERT='/nowhere/x.pem': cannot be read: No such file or directory"
+
+
+def test_the_token_of_the_debug_side(pem: Path) -> None:
+    """In the environment, where no repr shows it, or in a file that can be read; not in both."""
+    assert "secret" not in repr(read(DEBUG_TOKEN="secret"))
+    assert read(DEBUG_TOKEN_FILE=str(pem)).debug_token_path == pem
+    assert refused(DEBUG_TOKEN_FILE="/nowhere").startswith("DEBUG_TOKEN_FILE='/nowhere': cannot be read")
+    assert refused(DEBUG_TOKEN="a", DEBUG_TOKEN_FILE=str(pem)).startswith("DEBUG_TOKEN and DEBUG_TOKEN_FILE are both")
 
 
 @pytest.mark.parametrize("variable", ["READY_REQUIRES_REDIS", "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION"])

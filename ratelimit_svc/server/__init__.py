@@ -100,7 +100,7 @@ async def serve(settings: Settings) -> None:
         if replicas is not None:
             await life.enter_async_context(store.announced(replicas, stop))
         grpc = await life.enter_async_context(listeners.grpc_side(settings, engine))
-        ports = await life.enter_async_context(listeners.sides(settings, state, metrics, limiter, windows))
+        ports = await life.enter_async_context(listeners.sides(settings, state, limiter, windows, look))
         await life.enter_async_context(running("health", publish_health(state.health, watched), stop))
 
         # ready

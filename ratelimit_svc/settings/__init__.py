@@ -40,11 +40,16 @@ class Settings(ProcessSettings, RuleSettings, AnswerSettings, RedisSettings, Wir
     The groups stand from the last to the first, which is the order that `dataclass` takes their fields in.
 
     Raises:
-        SettingsError: what is said of Redis does not fit together, or what TLS needs is not there.
+        SettingsError: what is said of Redis does not fit together, or a file that TLS or the debug side needs is not there.
     """
 
     def __post_init__(self) -> None:
-        _ = self.redis, self.redis_per_second, self.tls_files  # what is wrong is told at the start
+        _ = (
+            self.redis,
+            self.redis_per_second,
+            self.tls_files,
+            self.debug_token_path,
+        )  # what is wrong is told at the start
 
     @classmethod
     def from_environment(

@@ -1,7 +1,10 @@
 """The settings of what listens: HTTP, gRPC, the debug side; TLS there, and how long a connection lives."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from ratelimit_svc.errors import SettingsError
+from ratelimit_svc.settings.files import readable
 from ratelimit_svc.settings.kinds import BOOLEAN, PORT, TEXT, duration
 from ratelimit_svc.settings.row import row
 from ratelimit_svc.settings.tls_files import TlsFiles, tls_files
@@ -54,7 +57,27 @@ class WireSettings:
         "127.0.0.1",
         "Address of the debug side, which shows what callers sent: loopback unless it is opened.",
     )
-    debug_port: int = row("DEBUG_PORT", PORT, "6070", "Port of the debug side: /debug/requests. 0: any free one.")
+    debug_port: int = row("DEBUG_PORT", PORT, "6070", "Port of the debug side; / lists what is there. 0: any free one.")
+    debug_token: str = row(
+        "DEBUG_TOKEN",
+        TEXT,
+        "",
+        "What who changes something by the debug side must show. Without it nothing can be changed there.",
+        secret=True,
+        flag=False,
+    )
+    debug_token_file: str = row("DEBUG_TOKEN_FILE", TEXT, "", "The same in a file. A changed file is taken up.")
+
+    @property
+    def debug_token_path(self) -> Path | None:
+        """The file with the debug side's token; None: there is none.
+
+        Raises:
+            SettingsError: it cannot be read, or the token is told in two ways.
+        """
+        if self.debug_token and self.debug_token_file:
+            raise SettingsError("DEBUG_TOKEN and DEBUG_TOKEN_FILE are both set: give one of them")
+        return readable("DEBUG_TOKEN_FILE", self.debug_token_file) if self.debug_token_file else None
 
     @property
     def tls_files(self) -> TlsFiles | None:
