@@ -12,12 +12,13 @@ PACKAGE = Path(ratelimit_svc.__file__).parent
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "__main__",
+        "__main__ shims",
         "cli",
         "loadtest",
         "demo",
         "server",
         "state recent",
+        "go_flags",
         "wire admin settings logs",
         "limiter",
         "unanswered telling",

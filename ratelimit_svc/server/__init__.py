@@ -56,6 +56,8 @@ async def serve(settings: Settings) -> None:
     shown by health; they end nothing.
     """
     stop, look = asyncio.Event(), asyncio.Event()
+    for warning in settings.warnings:
+        log.warning(warning)
     async with AsyncExitStack() as life:
         # build
         on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
@@ -99,15 +101,14 @@ async def serve(settings: Settings) -> None:
         sys.setswitchinterval(SWITCH_S)
         if replicas is not None:
             await life.enter_async_context(store.announced(replicas, stop))
-        grpc_port = await engine.start(settings.grpc_host, settings.grpc_port)
-        life.push_async_callback(engine.stop, 0)
-        ports = await life.enter_async_context(listeners.sides(settings, state, metrics, limiter, windows))
+        grpc = await life.enter_async_context(listeners.grpc_side(settings, engine))
+        ports = await life.enter_async_context(listeners.sides(settings, state, limiter, windows, look))
         await life.enter_async_context(running("health", publish_health(state.health, watched), stop))
 
         # ready
         log.info(
             "listening",
-            grpc=f"{settings.grpc_host}:{grpc_port}",
+            grpc=grpc,
             http=f"{settings.host}:{ports.http}",
             debug=f"{settings.debug_host}:{ports.debug}",
             version=__version__,
