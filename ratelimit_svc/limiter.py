@@ -106,7 +106,12 @@ class Limiter:
         on_spoilt: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
         self._decode = decode
-        self._tell = Telling(encode, shadow_mode=options.shadow_mode, header_names=options.header_names).tell
+        self._tell = Telling(
+            encode,
+            shadow_mode=options.shadow_mode,
+            header_names=options.header_names,
+            dynamic_metadata=options.dynamic_metadata,
+        ).tell
         self._metrics = metrics
         self._options, self._queue_limit = options, options.queue_limit
         self._pressure = pressure or Pressure()
