@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "limiter",
         "unanswered",
         "denials dynamic_metadata policy group_commit refusals",
-        "plans waiting verdicts deadlines metrics health garbage pressure",
+        "plans waiting verdicts deadlines metrics health garbage pressure tracing",
         "owed",
         "rules store",
         "windows breaker",
@@ -47,6 +47,7 @@ ONLY = {
     "uvloop": {"cli"},
     "rich": {"demo"},
     "envoy_data_plane": {"demo"},
+    "opentelemetry": {"tracing"},
 }
 """Which rooms may import a foreign package."""
 
