@@ -65,8 +65,8 @@ fuzz: venv ## Fuzz the HTTP/2 core for SECONDS=60 guided by coverage (atheris: L
 	$(BIN)/python -m tests.http2_fuzz.seeds .fuzz/seeds
 	$(BIN)/python -m tests.http2_fuzz.target .fuzz/found .fuzz/seeds -artifact_prefix=.fuzz/ -max_total_time=$(SECONDS)
 
-test-docker: venv ## Run docker-compose.yml for real (needs a Docker engine and Compose v2)
-	$(BIN)/pytest tests/docker/test_compose.py
+test-docker: venv ## Run docker-compose.yml, and the image in the reference implementation's place, for real (needs a Docker engine and Compose v2)
+	$(BIN)/pytest tests/docker/test_compose.py tests/docker/test_programs.py
 
 test-docker-peer: venv ## Run the same load on the reference implementation (PEER_IMAGE, here or in a registry)
 	$(BIN)/pytest -s tests/docker/test_peer.py

@@ -109,7 +109,8 @@ def test_there_is_no_flag_for_a_password() -> None:
     idle = {field.name for field in dataclasses.fields(AcceptedSettings)}
     secrets = {setting.field for setting in TABLE if setting.flag is None} - idle
     assert not any(setting.flag for setting in TABLE if setting.field in idle)
-    assert secrets == {f"redis{which}{kind}_auth" for which in ("", "_per_second") for kind in ("", "_sentinel")}
+    redis = {f"redis{which}{kind}_auth" for which in ("", "_per_second") for kind in ("", "_sentinel")}
+    assert secrets == {*redis, "debug_token"}
     with pytest.raises(SettingsError, match="no such flag: redis_auth"):
         Settings.from_environment({}, {"redis_auth": "secret"})
 
@@ -271,6 +272,34 @@ def test_tls_as_the_reference_names_it(pem: Path) -> None:
     assert read(**environ).tls_files == (pem, pem, None, None)
     environ |= {"GRPC_CLIENT_TLS_CACERT": str(pem), "GRPC_CLIENT_TLS_SAN": "envoy.example"}
     assert read(**environ).tls_files == (pem, pem, pem, "envoy.example")
+
+
+def test_tls_as_envoy_gateway_names_it(pem: Path) -> None:
+    """GRPC_SERVER_TLS_CA_CERT is GRPC_CLIENT_TLS_CACERT; both may be set, and then to the same file."""
+    both = {"GRPC_CLIENT_TLS_CACERT": str(pem), "GRPC_SERVER_TLS_CA_CERT": str(pem)}
+    environ = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": str(pem), "GRPC_SERVER_TLS_KEY": str(pem)}
+    assert read(**environ, GRPC_SERVER_TLS_CA_CERT=str(pem)).tls_files == (pem, pem, pem, None)
+    assert read(**environ, **both).tls_files == (pem, pem, pem, None)
+    assert refused(**environ, **both | {"GRPC_SERVER_TLS_CA_CERT": "/other.pem"}) == (
+        f"GRPC_CLIENT_TLS_CACERT='{pem}' and GRPC_SERVER_TLS_CA_CERT='/other.pem' mean the same, and differ: set one of them"
+    )
+    text = refused(**environ, GRPC_SERVER_TLS_CA_CERT="/nowhere/x.pem")
+    assert text == "GRPC_SERVER_TLS_CA_CERT='/nowhere/x.pem': cannot be read: No such file or directory"
+
+
+def test_the_token_of_the_debug_side(pem: Path) -> None:
+    """In the environment, where no repr shows it, or in a file that can be read; not in both."""
+    assert "secret" not in repr(read(DEBUG_TOKEN="secret"))
+    assert read(DEBUG_TOKEN_FILE=str(pem)).debug_token_path == pem
+    assert refused(DEBUG_TOKEN_FILE="/nowhere").startswith("DEBUG_TOKEN_FILE='/nowhere': cannot be read")
+    assert refused(DEBUG_TOKEN="a", DEBUG_TOKEN_FILE=str(pem)).startswith("DEBUG_TOKEN and DEBUG_TOKEN_FILE are both")
+
+
+@pytest.mark.parametrize("variable", ["READY_REQUIRES_REDIS", "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION"])
+def test_readiness_may_follow_redis(variable: str) -> None:
+    """By our name for it, or by the reference implementation's; not by default."""
+    assert read(**{variable: "true"}).requires_redis
+    assert not read().requires_redis
 
 
 @pytest.mark.parametrize("missing", ["GRPC_SERVER_TLS_CERT", "GRPC_SERVER_TLS_KEY", "GRPC_CLIENT_TLS_CACERT"])

@@ -49,7 +49,7 @@ class Settings(
     The groups stand from the last to the first, which is the order that `dataclass` takes their fields in.
 
     Raises:
-        SettingsError: what is said of Redis does not fit together, or what TLS needs is not there.
+        SettingsError: what is said of Redis does not fit together, or a file that TLS or the debug side needs is not there.
     """
 
     warnings: tuple[str, ...] = dataclasses.field(default=(), compare=False)
@@ -57,7 +57,8 @@ class Settings(
 
     def __post_init__(self) -> None:
         self._refuse_memcache(without_redis=not self.redis_address)
-        _ = self.redis, self.redis_per_second, self.tls_files  # what is wrong is told at the start
+        # what is wrong is told at the start
+        _ = self.redis, self.redis_per_second, self.tls_files, self.debug_token_path
 
     @classmethod
     def from_environment(

@@ -65,6 +65,20 @@ def choice(*words: str) -> Kind[str]:
     return Kind("one of " + ", ".join(filter(None, words)), read, is_text=True)
 
 
+def header_name() -> Kind[str]:
+    """Read the name of a header, as HTTP has it."""
+
+    def read(text: str) -> str:
+        if not _HEADER.fullmatch(text):
+            raise ValueError
+        return text
+
+    return Kind("a header's name", read, is_text=True)
+
+
+_HEADER = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")
+
+
 def _within(read: Callable[[str], int], least: int, most: int) -> Callable[[str], int]:
     def read_within(text: str) -> int:
         if not least <= (number := read(text)) <= most:
