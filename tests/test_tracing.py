@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -33,8 +34,9 @@ from ratelimit_svc.wire.client import request
 from ratelimit_svc.wire.http2.calm import Calm
 from ratelimit_svc.wire.http2.memory import Blocks
 from ratelimit_svc.wire.http2.table import Table
-from ratelimit_svc.wire.http2.traced import TracedTable, table, value_in
-from tests.conformance.served import OK, serving
+from ratelimit_svc.wire.http2.traced import TracedTable, is_unsampled, table, value_in
+from tests.conformance.nghttp2 import Nghttp2, asking
+from tests.conformance.served import BIG, OK, serving
 from tests.engines import ENGINES
 
 TRACE, SPAN = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
@@ -124,11 +126,26 @@ def test_a_value_is_found_in_a_block(huffman):
     assert value_in(block[:-70], "traceparent") is None
 
 
+@pytest.mark.parametrize("huffman", [True, False])
+def test_that_a_request_is_not_sampled_is_told_without_decoding(huffman):
+    """Exactly where the whole value says so; its last bits lie anywhere in their bytes."""
+    draw = random.Random(7)
+    for number in range(2000):
+        flags = draw.choice((0, 1, 2, 3, 0x10, 0x80, 0xF0, 0xFF)) if number % 2 else 0
+        text = f"00-{draw.getrandbits(128) | 1:032x}-{draw.getrandbits(64) | 1:016x}-{flags:02x}"
+        block = Encoder().encode([("traceparent", text), ("te", "trailers")], huffman=huffman)
+        assert is_unsampled(block) == (flags == 0), text
+    assert not is_unsampled(Encoder().encode([("te", "trailers")], huffman=huffman))
+    for b3 in ("b3", "x-b3-traceid"):
+        assert not is_unsampled(Encoder().encode([("traceparent", UNSAMPLED), (b3, "1")], huffman=huffman))
+
+
 def test_a_block_that_is_cut_or_broken_holds_no_value():
     """The connection has ended for it already, or this is no header at all."""
     block = Encoder().encode([("traceparent", SAMPLED)], huffman=True)
     for end in range(len(block)):
         assert value_in(block[:end], "traceparent") is None
+        assert not is_unsampled(block[:end])
     assert value_in(block[:-2] + b"\xff\xff", "traceparent") is None
 
 
@@ -161,6 +178,20 @@ async def test_sampled_requests_are_told_of_once_they_are_answered(engine, heade
     assert [trace.began_ns for trace, _, _ in spans] == list(range(1, 21, 2))
     assert {data for _, data, _ in spans} == {request("shop", [[Entry("tenant", "a")]]).SerializeToString()}
     assert all(isinstance(answer, bytes) for _, _, answer in spans)
+
+
+async def test_traces_in_the_blocks_that_nghttp2_writes(clock):
+    """Envoy's HTTP/2 writes as it does: a table at first, then each name in full. Many at once on one connection."""
+    spans: list[Trace] = []
+    traces = Traces(0, lambda trace, *_: spans.append(trace))
+    asks = [asking(BIG, f"traceparent: 00-{TRACE:032x}-{number:016x}-0{number % 2}") for number in range(1, 121)]
+    async with serving("http2", clock, traces=traces) as served:
+        with Nghttp2(served.port) as client:
+            for batch in (asks[:1], asks[1:2], asks[2:10], asks[10:]):
+                await client.send(*batch)
+    assert sorted(trace.parent for trace in spans if trace.parent) == [
+        Parent(TRACE, number, sampled=True) for number in range(1, 121, 2)
+    ]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -342,7 +373,7 @@ async def test_spans_reach_a_collector(tmp_path, rules, engine):
     assert len(below) == 4
     assert own.trace_id.hex() != f"{TRACE:032x}"
     assert [span.status.code for span in spans] == [Status.STATUS_CODE_UNSET] * 4 + [Status.STATUS_CODE_ERROR]
-    assert spans[4].status.message == "UNKNOWN: rate limit domain must not be empty"
+    assert spans[4].status.message == "rate limit domain must not be empty"
     assert all(span.start_time_unix_nano < span.end_time_unix_nano for span in spans)
     assert collector.service == {"service.name": "limits", "service.namespace": "mesh", "service.instance.id": "pod-1"}
     assert set(collector.headers) == {"edge"}

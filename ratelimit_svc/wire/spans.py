@@ -25,7 +25,7 @@ def describing(rules: Callable[[bytes], Sequence[str]]) -> Callable[[bytes, byte
         if isinstance(answer, RateLimitError):
             status, text = rls.status_of(answer)
             said = {**_RPC, "rpc.grpc.status_code": int(status)}
-            return Described(said, f"{status.name}: {text}"[:LONGEST_TEXT])
+            return Described(said, text[:LONGEST_TEXT])
         code = Code(RateLimitResponse.FromString(answer).overall_code)
         said = {
             **_RPC,

@@ -36,6 +36,8 @@ def _written(name: str) -> tuple[bytes, bytes]:
 
 _WRITTEN: Mapping[str, tuple[bytes, bytes]] = {name: _written(name) for name in NAMES}
 
+_B3 = (*_WRITTEN["b3"], *_WRITTEN["x-b3-traceid"])
+
 _decoder = Decoder(max_header_list_size=LONGEST_LIST)
 _decoder.max_allowed_table_size = 0
 _decoder.decode(NO_TABLE)
@@ -53,6 +55,33 @@ def value_in(block: bytes, name: str) -> str | None:
             return None
         return value.decode("latin-1")
     return None
+
+
+_DASH_00 = 0b010110_00000_00000
+"""`-00` in Huffman's code (RFC 7541, appendix B). Ones follow, up to the end of a byte."""
+
+
+def is_unsampled(block: bytes) -> bool:
+    """Tell, without decoding, whether the block of a peer without a table says that its request is not sampled: by a `traceparent`
+    that ends in `-00`, and no B3 beside it. So do most requests of a mesh that traces. False: perhaps.
+    """
+    plain, short = _WRITTEN["traceparent"]
+    if (at := block.find(short)) >= 0:
+        at += len(short)
+    elif (at := block.find(plain)) >= 0:
+        at += len(plain)
+    else:
+        return False
+    first = block[at] if at < len(block) else 0
+    end = at + 1 + (first & 0x7F)
+    if end > len(block) or any(written in block for written in _B3):
+        return False
+    tail = block[end - 3 : end]
+    if first < 0x80:
+        return tail == b"-00"
+    bits = int.from_bytes(tail)
+    padding = (bits ^ (bits + 1)).bit_length() - 1
+    return bits >> padding & 0xFFFF == _DASH_00
 
 
 def table(blocks: Blocks, calm: Calm) -> Table:
@@ -79,7 +108,9 @@ class TracedTable(Table):
 
     def quick(self, block: bytes) -> Head | None:
         head = super().quick(block)
-        return None if head is None else self._with_trace(head, partial(value_in, block))
+        if head is None or is_unsampled(block):
+            return head
+        return self._with_trace(head, partial(value_in, block))
 
     def head(self, block: bytes) -> Head:
         has_table = self._decoder is not None
