@@ -8,19 +8,11 @@ import random
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import grpc
 import pytest
 from hpack import Encoder
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from ratelimit_svc.demo.child import free_port, until
@@ -35,6 +27,7 @@ from ratelimit_svc.wire.http2.calm import Calm
 from ratelimit_svc.wire.http2.memory import Blocks
 from ratelimit_svc.wire.http2.table import Table
 from ratelimit_svc.wire.http2.traced import TracedTable, is_unsampled, table, value_in
+from tests.collecting import attributes, grpc_collector, http_collector
 from tests.conformance.nghttp2 import Nghttp2, asking
 from tests.conformance.served import BIG, OK, serving
 from tests.engines import ENGINES
@@ -211,84 +204,6 @@ async def test_a_span_that_cannot_be_made_harms_no_request(engine, clock):
 # ── the whole service, and who collects ───────────────────────────────────────────────────────────────────────────────
 
 
-class Collector:
-    """What an OTLP receiver has received."""
-
-    def __init__(self) -> None:
-        self.requests: list[ExportTraceServiceRequest] = []
-        self.headers: list[str | None] = []
-
-    @property
-    def spans(self) -> list[Span]:
-        """All spans, in the order they came."""
-        return [
-            span
-            for one in self.requests
-            for resource in one.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    @property
-    def service(self) -> dict[str, str]:
-        """What sent them."""
-        attributes = self.requests[0].resource_spans[0].resource.attributes
-        return {each.key: each.value.string_value for each in attributes if each.key.startswith("service.")}
-
-
-@contextmanager
-def http_collector() -> Iterator[tuple[Collector, int]]:
-    """An OTLP receiver over HTTP, on loopback."""
-    collector = Collector()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            assert self.path == "/v1/traces"
-            collector.headers.append(self.headers["x-team"])
-            collector.requests.append(ExportTraceServiceRequest.FromString(body))
-            self.send_response(200)
-            self.send_header("content-type", "application/x-protobuf")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield collector, server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@asynccontextmanager
-async def grpc_collector() -> AsyncIterator[tuple[Collector, int]]:
-    """The same over gRPC."""
-    collector = Collector()
-
-    async def export(message: ExportTraceServiceRequest, _: object) -> ExportTraceServiceResponse:
-        collector.requests.append(message)
-        return ExportTraceServiceResponse()
-
-    handler = grpc.unary_unary_rpc_method_handler(
-        export, ExportTraceServiceRequest.FromString, ExportTraceServiceResponse.SerializeToString
-    )
-    server = grpc.aio.server()
-    service = "opentelemetry.proto.collector.trace.v1.TraceService"
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield collector, port
-    finally:
-        await server.stop(0)
-
-
 @pytest.fixture
 def rules(tmp_path) -> Path:
     """One rule: a tenant has two an hour."""
@@ -318,16 +233,6 @@ async def ask(replica: Replica, tenant: str, *metadata: tuple[str, str]) -> int:
             return -error.code().value[0]
 
 
-def attributes(span: Span) -> dict[str, object]:
-    """A span's, as values of Python's."""
-
-    def plain(value):
-        kind = value.WhichOneof("value")
-        return [plain(each) for each in value.array_value.values] if kind == "array_value" else getattr(value, kind)
-
-    return {each.key: plain(each.value) for each in span.attributes}
-
-
 RPC = {
     "rpc.system": "grpc",
     "rpc.service": "envoy.service.ratelimit.v3.RateLimitService",
@@ -339,7 +244,7 @@ SHOP = {"ratelimit.domain": "shop", "ratelimit.rules": ["shop/tenant"], "rpc.grp
 @pytest.mark.parametrize("engine", ENGINES)
 async def test_spans_reach_a_collector(tmp_path, rules, engine):
     """Named and described as the reference implementation's are, and more; below their callers' spans, or above all."""
-    with http_collector() as (collector, port):
+    async with http_collector() as (collector, port):
         env = tracing(
             port,
             ENGINE=engine,
