@@ -7,6 +7,7 @@ The fields of `Settings` are the one table of them: variable, kind, default and 
     answers    how long one may wait, what is remembered
     rules      where the rules are, and how they are read
     process    when it is ready, how it ends, what it tells
+    tracing    spans of sampled requests
     accepted   what the reference implementation has and what has no effect here
 
 `row` makes one row of the table, `kinds` has what the text of a setting may be, `files` and `tls_files` whether files are there.
@@ -33,13 +34,16 @@ from ratelimit_svc.settings.process import ProcessSettings
 from ratelimit_svc.settings.redis import RedisSettings
 from ratelimit_svc.settings.row import Setting, setting
 from ratelimit_svc.settings.rules import RuleSettings
+from ratelimit_svc.settings.tracing import TracingSettings
 from ratelimit_svc.settings.wire import WireSettings
 
 __all__ = ["TABLE", "Setting", "Settings"]
 
 
 @dataclass(frozen=True)
-class Settings(AcceptedSettings, ProcessSettings, RuleSettings, AnswerSettings, RedisSettings, WireSettings):
+class Settings(
+    AcceptedSettings, TracingSettings, ProcessSettings, RuleSettings, AnswerSettings, RedisSettings, WireSettings
+):
     """The process's settings. Durations are integer microseconds (`_us`), however they were written.
 
     The groups stand from the last to the first, which is the order that `dataclass` takes their fields in.

@@ -13,6 +13,7 @@ import grpc
 
 from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.tracing.traces import Trace
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.calls import CallError, GrpcStatus, Method
 from ratelimit_svc.wire.engine import EngineOptions
@@ -36,7 +37,7 @@ class GrpcioEngine:
 
     def __init__(self, limiter: Limiter, methods: Mapping[str, Method], options: EngineOptions) -> None:
         self._limiter = limiter
-        self._tls = options.tls
+        self._tls, self._traces = options.tls, options.traces
         self._server = grpc.aio.server(options=_channel_arguments(options))
         unary, streaming = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         handlers: dict[str, Handler] = {path: streaming(self._answering(_with(each))) for path, each in methods.items()}
@@ -70,10 +71,18 @@ class GrpcioEngine:
         """Return nothing: the library does not tell."""
 
     async def _should_rate_limit(self, data: bytes, context: Context) -> bytes:
+        trace = None if self._traces is None else self._traces.begun(_fields(context).get)
         try:
-            return await self._limiter.ask(data, timeout_s=context.time_remaining())
+            answer = await self._limiter.ask(data, timeout_s=context.time_remaining())
         except RateLimitError as error:
+            self._note(trace, data, error)
             raise CallError(*rls.status_of(error)) from error
+        self._note(trace, data, answer)
+        return answer
+
+    def _note(self, trace: Trace | None, data: bytes, answer: bytes | RateLimitError) -> None:
+        if trace is not None and self._traces is not None:
+            self._traces.answered(trace, data, answer)
 
     def _answering(self, answer: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
         """Let a call in if its client is, and end it by CallError."""
@@ -149,6 +158,12 @@ def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
         return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], root_certificates=pem.client_ca)
 
     return grpc.dynamic_ssl_server_credentials(now(), now, require_client_authentication=tls.clients_are_asked)
+
+
+def _fields(context: Context) -> Mapping[str, str]:
+    """Return a call's headers that are text."""
+    found = context.invocation_metadata() or ()
+    return {name: value for name, value in found if isinstance(value, str)}
 
 
 def _peercert(context: Context) -> Mapping[str, Any]:
