@@ -1,6 +1,7 @@
 """The debug side of a real process: what it shows, to whom, and what is logged of denials."""
 
 import asyncio
+import io
 import json
 
 import aiohttp
@@ -234,7 +235,7 @@ async def test_nobody_else_changes_anything(tmp_path, rules, path):
     async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
         assert await change(replica, path) == (401, "this needs the token: send `Authorization: Bearer` with it\n")
         assert await change(replica, path, "simsalabim") == (401, "this is not the token\n")
-        assert await change(replica, path, "simsalabim", data=b"x" * 3_000_000) == (401, "this is not the token\n")
+        assert await change(replica, path, "simsalabim", data=io.BytesIO(b"x" * 3_000_000)) == (401, "this is not the token\n")
         before = says(replica)
         async with aiohttp.ClientSession(headers={"Authorization": "Bearer sesame"}) as session:
             for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"):
