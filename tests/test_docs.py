@@ -16,6 +16,8 @@ from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.tables import TABLES
 from ratelimit_svc.settings import TABLE
+from ratelimit_svc.settings import page as settings_page
+from ratelimit_svc.settings.reference import ELSEWHERE, REFERENCE
 
 DEBUG_PORT = next(setting.default for setting in TABLE if setting.variable == "DEBUG_PORT")
 DEBUG_PATHS: dict[str, frozenset[str]] = {
@@ -109,9 +111,17 @@ def test_every_variable_in_the_readme_is_a_setting_with_that_default():
         shown = [default.strip() for default in defaults.split(",")]
         for variable, default in zip(variables, shown, strict=True):
             assert settings[variable].default == ("" if default.startswith("(") else default), variable
+    known = settings.keys() | composed | REFERENCE.keys() | set(ELSEWHERE)
     for page in PAGES:
         for variable in re.findall(r"`([A-Z]+_[A-Z_]+)`", page.read_text()):
-            assert variable in settings.keys() | composed, f"{page.name}: {variable}"
+            assert variable in known or variable.startswith("OTEL_"), f"{page.name}: {variable}"
+
+
+def test_the_page_of_settings_is_current():
+    """`make docs` has been run, and no setting is missing on it."""
+    page = (PROJECT / "docs/settings.md").read_text()
+    assert page == settings_page.text()
+    assert set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE)) == {setting.variable for setting in TABLE}
 
 
 def test_every_rule_key_is_on_the_reference_page_and_every_key_there_is_one():
