@@ -3,11 +3,12 @@
 import asyncio
 import io
 import json
+import sys
 
 import aiohttp
 import pytest
 
-from ratelimit_svc.admin import debug, http, recent
+from ratelimit_svc.admin import debug, http, process, recent
 from ratelimit_svc.admin.token import Token
 from ratelimit_svc.demo.child import until
 from ratelimit_svc.demo.parts import Replica
@@ -171,6 +172,20 @@ async def test_the_settings_reach_the_loader(tmp_path):
         assert [limit["limit"] for limit in limits] == ["2 per hour, fixed windows since the epoch"] * 2
 
 
+async def test_a_password_in_a_flag_does_not_show(monkeypatch):
+    """/stats has the command line as far as its first flag."""
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "ratelimit_svc", "serve", "--redis-url", "redis://:pw@a:1"])
+    endpoints = process.endpoints(limits=list, render_metrics=lambda: (b"# HELP a b\na 1.0\nb NaN\n", "text/plain"))
+    async with (
+        http.serving(debug.make_app(endpoints, Token()), "127.0.0.1", 0) as port,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/stats") as answer,
+    ):
+        lines = (await answer.text()).splitlines()
+    assert lines[0] == 'cmdline: ["python", "-m", "ratelimit_svc", "serve"]'
+    assert lines[2:] == ["a: 1"]
+
+
 # ── what changes something ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -235,7 +250,10 @@ async def test_nobody_else_changes_anything(tmp_path, rules, path):
     async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
         assert await change(replica, path) == (401, "this needs the token: send `Authorization: Bearer` with it\n")
         assert await change(replica, path, "simsalabim") == (401, "this is not the token\n")
-        assert await change(replica, path, "simsalabim", data=io.BytesIO(b"x" * 3_000_000)) == (401, "this is not the token\n")
+        assert await change(replica, path, "simsalabim", data=io.BytesIO(b"x" * 3_000_000)) == (
+            401,
+            "this is not the token\n",
+        )
         before = says(replica)
         async with aiohttp.ClientSession(headers={"Authorization": "Bearer sesame"}) as session:
             for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"):
