@@ -12,8 +12,8 @@ import pytest
 from aiohttp import ClientConnectorError, ClientSession, web
 from prometheus_client.parser import text_string_to_metric_families
 
-from ratelimit_svc.admin import debug, http
-from ratelimit_svc.admin.http import CLOSING_SECONDS, MOST_BODY_BYTES, make_app, serving
+from ratelimit_svc.admin import debug
+from ratelimit_svc.admin.http import ANSWER_SECONDS, CLOSING_SECONDS, MOST_BODY_BYTES, make_app, serving
 from ratelimit_svc.admin.token import Token
 from ratelimit_svc.errors import BadRequestError, StoreUnavailableError
 from ratelimit_svc.metrics import Metrics
@@ -33,8 +33,9 @@ class Service:
     asked: list[bytes] = field(default_factory=list)
     metrics: Metrics = field(default_factory=Metrics)
 
-    def app(self) -> web.Application:
+    def app(self, answer_seconds: float = ANSWER_SECONDS) -> web.Application:
         return make_app(
+            answer_seconds=answer_seconds,
             unready=lambda: self.reasons,
             detail=lambda: self.details,
             decide=self.decide,
@@ -214,11 +215,10 @@ def both_sides() -> list[tuple[web.Application, str]]:
     return [(Service().app(), "/json"), (debug.make_app([endpoint], Token("sesame")), "/change")]
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     """Its request is answered 408 and its connection closed; nobody is asked."""
-    monkeypatch.setattr(http, "ANSWER_SECONDS", 0.2)
     service = Service()
-    async with asyncio.timeout(20), serving(service.app(), LOOPBACK, 0) as port:
+    async with asyncio.timeout(20), serving(service.app(answer_seconds=0.2), LOOPBACK, 0) as port:
         reader, writer = await say(port, "POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
         answer = (await reader.read()).decode()
         writer.close()
@@ -240,11 +240,11 @@ async def test_the_debug_side_waits_for_no_body() -> None:
 
 
 @pytest.mark.parametrize("side", [0, 1])
-async def test_connections_are_bounded(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_are_bounded(side: int) -> None:
     """When there are too many the oldest makes room: who opens many and says nothing keeps nobody out."""
-    monkeypatch.setattr(http, "MOST_CONNECTIONS", 5)
     app, path = both_sides()[side]
-    async with asyncio.timeout(30), serving(app, LOOPBACK, 0) as port, ClientSession() as session:
+    served = serving(app, LOOPBACK, 0, most_connections=5)
+    async with asyncio.timeout(30), served as port, ClientSession() as session:
         silent = [await say(port, "") if number % 2 else await say(port, "GET / HT") for number in range(20)]
         for _ in range(3):
             async with session.get(f"http://{LOOPBACK}:{port}{path}", headers={"Connection": "close"}) as response:

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import sys
 
 import aiohttp
 import pytest
@@ -172,10 +171,13 @@ async def test_the_settings_reach_the_loader(tmp_path):
         assert [limit["limit"] for limit in limits] == ["2 per hour, fixed windows since the epoch"] * 2
 
 
-async def test_a_password_in_a_flag_does_not_show(monkeypatch):
+async def test_a_password_in_a_flag_does_not_show():
     """/stats has the command line as far as its first flag."""
-    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "ratelimit_svc", "serve", "--redis-url", "redis://:pw@a:1"])
-    endpoints = process.endpoints(limits=list, render_metrics=lambda: (b"# HELP a b\na 1.0\nb NaN\n", "text/plain"))
+    endpoints = process.endpoints(
+        limits=list,
+        render_metrics=lambda: (b"# HELP a b\na 1.0\nb NaN\n", "text/plain"),
+        command_line=["python", "-m", "ratelimit_svc", "serve", "--redis-url", "redis://:pw@a:1"],
+    )
     async with (
         http.serving(debug.make_app(endpoints, Token()), "127.0.0.1", 0) as port,
         aiohttp.ClientSession() as session,

@@ -22,6 +22,7 @@ from ratelimit_svc.server import background
 from ratelimit_svc.wire.calls import CallError
 from ratelimit_svc.wire.client import Client, ClientTls, request
 from tests.certificates import CLIENT, Files, chain
+from tests.waiting import ended
 
 REFUSED = "Error loading new configuration: "
 """What the reference implementation says of rules that cannot be used, and so do we: people look for it."""
@@ -44,17 +45,6 @@ def ask(replica: Replica, tenant: str = "a", timeout_s: float = 5):
 
 def log_of(replica: Replica) -> list[dict[str, str]]:
     return [json.loads(line) for line in replica.log.read_text().splitlines()]
-
-
-async def ended(replica: Replica) -> int:
-    """Wait for the end and return the exit status."""
-
-    async def is_over() -> bool:
-        return not replica.running
-
-    await until(is_over, "it ends")
-    assert replica._process is not None
-    return replica._process.returncode
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

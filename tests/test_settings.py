@@ -11,19 +11,9 @@ from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.model import Algorithm
 from ratelimit_svc.settings import TABLE, Setting, Settings
 from ratelimit_svc.settings.accepted import AcceptedSettings
+from tests.environment import read, refused
 
 PACKAGE = Path(__file__).resolve().parent.parent / "ratelimit_svc"
-
-
-def read(**environ: str) -> Settings:
-    return Settings.from_environment(environ)
-
-
-def refused(**environ: str) -> str:
-    """Return the text that a wrong setting is refused with."""
-    with pytest.raises(SettingsError) as error:
-        read(**environ)
-    return str(error.value)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

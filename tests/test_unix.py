@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from ratelimit_svc.demo.child import until
 from ratelimit_svc.demo.parts import Replica
 from ratelimit_svc.model import Entry
 from ratelimit_svc.wire import unix
 from ratelimit_svc.wire.client import Client, ClientTls, request
 from tests.certificates import SERVER, Files
 from tests.engines import ENGINES
+from tests.waiting import ended
 
 RULES = "domain: shop\ndescriptors: [{key: tenant, rate_limit: {unit: hour, requests_per_unit: 3}}]\n"
 
@@ -37,17 +37,6 @@ def place(tmp_path) -> Path:
 def ask(place: Path, tls: ClientTls | None = None) -> int:
     with Client(f"unix:{place}", timeout_s=10, tls=tls) as client:
         return client.ask(request("shop", [[Entry("tenant", "a")]])).overall_code
-
-
-async def ended(replica: Replica) -> int:
-    """Wait for the end and return the exit status."""
-
-    async def is_over() -> bool:
-        return not replica.running
-
-    await until(is_over, "it ends")
-    assert replica._process is not None
-    return replica._process.returncode
 
 
 @pytest.mark.parametrize(("engine", "loop"), [*((engine, "uvloop") for engine in ENGINES), ("http2", "asyncio")])

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TypeVar
 
+from ratelimit_svc.demo.child import Child
+
 T = TypeVar("T")
 
 
@@ -32,3 +34,10 @@ async def until(condition: Callable[[], bool], *, within_s: float = 10) -> None:
     async with asyncio.timeout(within_s):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+async def ended(child: Child) -> int:
+    """Wait for the end of a process and return its exit status."""
+    await until(lambda: not child.running, within_s=15)
+    assert child._process is not None
+    return child._process.returncode

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from ratelimit_svc.admin.http import in_time, missing
+from ratelimit_svc.admin.http import ANSWER_SECONDS, in_time, missing
 from ratelimit_svc.admin.token import Token
 
 Query = Mapping[str, str]
@@ -54,7 +54,7 @@ def make_app(endpoints: Iterable[Endpoint], token: Token) -> web.Application:
     async def index(_: web.Request) -> web.Response:
         return text(lines)
 
-    app = web.Application(middlewares=[in_time])
+    app = web.Application(middlewares=[in_time(ANSWER_SECONDS)])
     app.router.add_route("*", "/", index)
     for endpoint in each:
         answer = _answering(endpoint, token)

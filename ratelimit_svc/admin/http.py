@@ -21,6 +21,7 @@ from http import HTTPStatus
 from types import MappingProxyType
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from ratelimit_svc.errors import BadRequestError, RateLimitError
 from ratelimit_svc.model import Code
@@ -55,6 +56,7 @@ def make_app(
     detail: Callable[[], Mapping[str, object]],
     decide: Callable[[bytes], Awaitable[tuple[Code, str]]],
     render_metrics: Callable[[], tuple[bytes, str]],
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> web.Application:
     """Build the application.
 
@@ -64,6 +66,7 @@ def make_app(
         decide: a request in JSON → the overall code and the response in JSON. Raises BadRequestError where the caller is
             at fault, another RateLimitError where we are.
         render_metrics: the page for Prometheus and its content type. Called in another thread.
+        answer_seconds: how long a request may take, its body included.
     """
 
     async def healthcheck(request: web.Request) -> web.Response:
@@ -87,7 +90,7 @@ def make_app(
         body, content_type = await asyncio.to_thread(render_metrics)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[in_time])
+    app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[in_time(answer_seconds)])
     for path, handler in (
         ("/healthcheck", healthcheck),
         ("/json", json),
@@ -103,22 +106,26 @@ async def missing(_: web.Request) -> web.Response:
     return web.Response(text=NOT_FOUND, status=HTTPStatus.NOT_FOUND, headers={"X-Content-Type-Options": "nosniff"})
 
 
-@web.middleware
-async def in_time(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Answer 408 where an answer takes too long: nearly always, because the body does not come."""
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            return await handler(request)
-    except TimeoutError:
-        late = web.Response(text="the request took too long\n", status=HTTPStatus.REQUEST_TIMEOUT)
-        late.force_close()
-        return late
+def in_time(seconds: float) -> Middleware:
+    """Return what answers 408 where an answer takes longer: nearly always, because the body does not come."""
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            async with asyncio.timeout(seconds):
+                return await handler(request)
+        except TimeoutError:
+            late = web.Response(text="the request took too long\n", status=HTTPStatus.REQUEST_TIMEOUT)
+            late.force_close()
+            return late
+
+    return answer
 
 
 @asynccontextmanager
-async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+async def serving(
+    app: web.Application, host: str, port: int, *, most_connections: int = MOST_CONNECTIONS
+) -> AsyncIterator[int]:
     """Serve the application for as long as the context lasts. Yields the port: the one asked for, or for 0 a free one.
 
     Resource handling: what is under way at the end has `CLOSING_SECONDS`; idle connections are closed at once.
@@ -130,7 +137,7 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[i
     server = runner.server
     assert server is not None
     try:
-        listening = await _listen(lambda: _let_in(server), host, port)
+        listening = await _listen(lambda: _let_in(server, most_connections), host, port)
         try:
             bound: int = listening.sockets[0].getsockname()[1]
             yield bound
@@ -149,9 +156,9 @@ async def _listen(let_in: Callable[[], asyncio.BaseProtocol], host: str, port: i
     return await loop.create_server(let_in, sock=dual)
 
 
-def _let_in(server: web.Server) -> asyncio.BaseProtocol:
+def _let_in(server: web.Server, most: int) -> asyncio.BaseProtocol:
     """Make a connection's protocol. The library keeps connections in the order in which they came."""
     open_ = [each for each in server.connections if each.transport is not None and not each.transport.is_closing()]
-    if len(open_) >= MOST_CONNECTIONS and open_[0].transport is not None:
+    if len(open_) >= most and open_[0].transport is not None:
         open_[0].transport.abort()
     return server()

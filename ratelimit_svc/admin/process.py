@@ -8,7 +8,7 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from itertools import takewhile
 from math import isfinite
@@ -31,20 +31,24 @@ _NO_PPROF = (
 
 
 def endpoints(
-    *, limits: Callable[[], Iterable[str]], render_metrics: Callable[[], tuple[bytes, str]]
+    *,
+    limits: Callable[[], Iterable[str]],
+    render_metrics: Callable[[], tuple[bytes, str]],
+    command_line: Sequence[str] = sys.orig_argv,
 ) -> Iterator[Endpoint]:
     """Return the endpoints.
 
     Args:
         limits: a line for each limit in force. Called in another thread.
         render_metrics: the page for Prometheus and its content type. Called in another thread.
+        command_line: as the process was started.
     """
 
     async def rlconfig(_: Query) -> web.Response:
         return text(await asyncio.to_thread(lambda: "".join(f"{line}\n" for line in limits())))
 
     async def stats(query: Query) -> web.Response:
-        found = await asyncio.to_thread(lambda: _stats(render_metrics()[0].decode()))
+        found = await asyncio.to_thread(lambda: _stats(render_metrics()[0].decode(), command_line))
         if query.get("format") == "json":
             return web.Response(text=json.dumps(found, indent=1), content_type="application/json")
         return text("".join(f"{name}: {json.dumps(value)}\n" for name, value in found.items()))
@@ -61,18 +65,17 @@ def endpoints(
     yield Endpoint(PPROF, "Go's profiles are not here; says what is", pprof)
 
 
-def _stats(page: str) -> dict[str, Any]:
+def _stats(page: str, command_line: Sequence[str]) -> dict[str, Any]:
     """Return what Go's `expvar` would: by name, a JSON value each. What is no number in JSON is left out.
 
     Args:
         page: for Prometheus.
+        command_line: told as far as the first flag, for in a flag there may be a password.
     """
     samples = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))
     numbers = {name: _number(float(value)) for name, _, value in samples if isfinite(float(value))}
     resident = numbers.get("process_resident_memory_bytes", 0)
-    cmdline = list(
-        takewhile(lambda word: not word.startswith("--"), sys.orig_argv)
-    )  # in a flag there may be a password
+    cmdline = list(takewhile(lambda word: not word.startswith("--"), command_line))
     return {"cmdline": cmdline, "memstats": {"Alloc": resident, "Sys": resident}, **dict(sorted(numbers.items()))}
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from ratelimit_svc.demo.parts import Replica, get
-from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.settings import TABLE, Settings, page
 from ratelimit_svc.settings.reference import ELSEWHERE, REFERENCE, WHY
+from tests.environment import read, refused
 
 _NAMES = """
     HOST PORT DEBUG_HOST DEBUG_PORT GRPC_UDS GRPC_HOST GRPC_PORT GRPC_MAX_CONNECTION_AGE GRPC_MAX_CONNECTION_AGE_GRACE
@@ -56,17 +56,6 @@ _TO_COME = """
 """
 TO_COME = set(_TO_COME.split())
 """Those that are built beside this test: take each away once it is there."""
-
-
-def read(**environ: str) -> Settings:
-    return Settings.from_environment(environ)
-
-
-def refused(**environ: str) -> str:
-    """Return the text that a wrong setting is refused with."""
-    with pytest.raises(SettingsError) as error:
-        read(**environ)
-    return str(error.value)
 
 
 # ── all of them ───────────────────────────────────────────────────────────────────────────────────────────────────────
