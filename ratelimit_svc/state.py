@@ -60,6 +60,8 @@ class State:
     """What watches the loop; None: not yet."""
     spoilt_told_s: float = -inf
     """When a spoilt key was last told, on the clock."""
+    xds: Callable[[], Mapping[str, object]] | None = None
+    """Returns how it stands with the xDS server; None: rules are in files."""
     rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the rules were looked at: good or not, there is something to say."""
 
@@ -107,7 +109,9 @@ class State:
         self.rules, self.rules_error = rules, None
         self.metrics.rules_loads.ok += 1
         self.metrics.rules_loaded_at = time()
-        self.health.note(NO_RULES, holds=False)
+        self.health.note(
+            NO_RULES, holds=self.settings.healthy_with_at_least_one_config_loaded and not self.rules.domains
+        )
         self.rules_seen.set()
         log.info("rules loaded", files=len(files), domains=len(rules.domains), rules=len(rules.rules))
         for finding in map(str, rules.warnings):
@@ -123,6 +127,19 @@ class State:
         kept = "nothing is limited yet" if self.rules is None else "the rules in force stay"
         for finding in error.findings:
             log.error("rules not loaded", finding=str(finding), kept=kept)
+
+    def on_xds_up(self) -> None:
+        """Note that there is a stream with the xDS server."""
+        log.info("xDS server is connected", server=self.settings.config_grpc_xds_server_url)
+
+    def on_xds_down(self, reason: str, wait_s: float) -> None:
+        """Note that there is none; the rules in force stay."""
+        log.error(
+            "xDS server is away: the rules in force stay",
+            server=self.settings.config_grpc_xds_server_url,
+            reason=reason,
+            again_in_s=round(wait_s, 1),
+        )
 
     def on_shedding(self, holds: bool, why: str) -> None:  # noqa: FBT001 — a callback's
         """Note that the process sheds requests, or has ceased to."""
@@ -183,6 +200,7 @@ class State:
                 "findings": [str(finding) for finding in self.rules_error.findings] if self.rules_error else [],
                 "warnings": sorted(self.warned),
             },
+            "xds": self.xds() if self.xds else None,
             "loop": self.pressure.describe() if self.pressure else {},
         }
 

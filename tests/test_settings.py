@@ -105,7 +105,8 @@ def test_an_error_names_the_flag() -> None:
 def test_there_is_no_flag_for_a_password() -> None:
     """A password in a flag would be seen by every user of the machine."""
     secrets = {setting.field for setting in TABLE if setting.flag is None}
-    assert secrets == {f"redis{which}{kind}_auth" for which in ("", "_per_second") for kind in ("", "_sentinel")}
+    passwords = {f"redis{which}{kind}_auth" for which in ("", "_per_second") for kind in ("", "_sentinel")}
+    assert secrets == passwords | {"config_grpc_xds_client_additional_headers"}
     with pytest.raises(SettingsError, match="no such flag: redis_auth"):
         Settings.from_environment({}, {"redis_auth": "secret"})
 

@@ -77,6 +77,17 @@ def read_integer(text: str) -> int:
     return sign * int(f"0o{match['octal']}" if match["octal"] else digits, 0)
 
 
+def read_fraction(text: str) -> float:
+    """Read a number between 0 and 1.
+
+    Raises:
+        ValueError: it is none, or outside.
+    """
+    if not 0 <= (number := float(text)) <= 1:
+        raise ValueError
+    return number
+
+
 def read_switch(text: str) -> bool:
     """Read a boolean as Go's `strconv.ParseBool` does.
 
@@ -96,4 +107,5 @@ TEXT = Kind("text", str, is_text=True)
 BOOLEAN = Kind("true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)", read_switch)
 BOOLEAN_IF_SET = Kind(BOOLEAN.rule, lambda text: read_switch(text) if text else None, is_text=True)
 """None where it is not set, or set but empty: then something else tells."""
+FRACTION = Kind("a number, 0 … 1", read_fraction)
 PORT = integer(0, 65_535)
