@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from ratelimit_svc.durations import read_duration
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,10 @@ def integer(least: int, most: int) -> Kind[int]:
     return Kind(f"a whole number, {least} … {most}", _within(read_integer, least, most))
 
 
+def number(least: float, most: float) -> Kind[float]:
+    return Kind(f"a number, {least:g} … {most:g}", _within(float, least, most))
+
+
 def duration(least: str, most: str) -> Kind[int]:
     """Read a duration as microseconds."""
     rule = f'a duration with its unit, like "100ms", "1.5s" or "1h30m", {least} … {most}'
@@ -39,17 +44,18 @@ def duration(least: str, most: str) -> Kind[int]:
 
 def choice(*words: str) -> Kind[str]:
     """Read one of these words, in any case; an empty word is not told to anyone, it is there for a default."""
+    spelt = {word.lower(): word for word in words}
 
     def read(text: str) -> str:
-        if text.lower() not in words:
+        if text.lower() not in spelt:
             raise ValueError
-        return text.lower()
+        return spelt[text.lower()]
 
     return Kind("one of " + ", ".join(filter(None, words)), read, is_text=True)
 
 
-def _within(read: Callable[[str], int], least: int, most: int) -> Callable[[str], int]:
-    def read_within(text: str) -> int:
+def _within(read: Callable[[str], N], least: N, most: N) -> Callable[[str], N]:
+    def read_within(text: str) -> N:
         if not least <= (number := read(text)) <= most:
             raise ValueError
         return number
@@ -77,17 +83,6 @@ def read_integer(text: str) -> int:
     return sign * int(f"0o{match['octal']}" if match["octal"] else digits, 0)
 
 
-def read_fraction(text: str) -> float:
-    """Read a number between 0 and 1.
-
-    Raises:
-        ValueError: it is none, or outside.
-    """
-    if not 0 <= (number := float(text)) <= 1:
-        raise ValueError
-    return number
-
-
 def read_switch(text: str) -> bool:
     """Read a boolean as Go's `strconv.ParseBool` does.
 
@@ -107,5 +102,4 @@ TEXT = Kind("text", str, is_text=True)
 BOOLEAN = Kind("true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)", read_switch)
 BOOLEAN_IF_SET = Kind(BOOLEAN.rule, lambda text: read_switch(text) if text else None, is_text=True)
 """None where it is not set, or set but empty: then something else tells."""
-FRACTION = Kind("a number, 0 … 1", read_fraction)
 PORT = integer(0, 65_535)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.model import MICROSECONDS
-from ratelimit_svc.settings.kinds import BOOLEAN, FRACTION, TEXT, choice, duration, integer
+from ratelimit_svc.settings.kinds import BOOLEAN, TEXT, choice, duration, integer, number
 from ratelimit_svc.settings.row import row
 from ratelimit_svc.xds.source import Node, Source, Tls, Waits
 
@@ -28,7 +28,7 @@ class XdsSettings:
 
     config_type: str = row(
         "CONFIG_TYPE",
-        choice("file", "grpc_xds_sotw"),
+        choice("FILE", "GRPC_XDS_SOTW"),
         "FILE",
         "Where rules come from: FILE, or GRPC_XDS_SOTW, an xDS server that sends them, as Envoy Gateway does.",
     )
@@ -102,7 +102,10 @@ class XdsSettings:
         "XDS_CLIENT_BACKOFF_MAX_INTERVAL", _WAIT, "60s", "These waits grow no longer than this."
     )
     xds_client_backoff_random_factor: float = row(
-        "XDS_CLIENT_BACKOFF_RANDOM_FACTOR", FRACTION, "0.5", "Each wait is longer or shorter by up to this part of it."
+        "XDS_CLIENT_BACKOFF_RANDOM_FACTOR",
+        number(0, 1_000),
+        "0.5",
+        "Each wait is longer or shorter by up to this part of it; more than 1 is 1.",
     )
     xds_client_backoff_jitter: bool = row(
         "XDS_CLIENT_BACKOFF_JITTER",
@@ -124,9 +127,9 @@ class XdsSettings:
         Raises:
             SettingsError: what was said of it does not fit together.
         """
-        if self.config_type == "file":
+        if self.config_type == "FILE":
             return None
-        spread = self.xds_client_backoff_random_factor if self.xds_client_backoff_jitter else 0.0
+        spread = min(self.xds_client_backoff_random_factor, 1.0) if self.xds_client_backoff_jitter else 0.0
         return Source(
             url=self.config_grpc_xds_server_url,
             tls=self._xds_tls(),
@@ -169,10 +172,10 @@ def _headers(text: str) -> Mapping[str, str]:
     """Return headers by their names. Values may be secrets, so an error repeats none."""
     variable = "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS"
     headers = {name.lower(): value for name, value in _pairs(variable, text, ":")}
-    for number, (name, value) in enumerate(headers.items(), start=1):
+    for place, (name, value) in enumerate(headers.items(), start=1):
         if not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             raise SettingsError(
-                f"{variable}: the name of pair {number} must be letters, digits, - _ and ., without grpc- before or -bin "
+                f"{variable}: the name of pair {place} must be letters, digits, - _ and ., without grpc- before or -bin "
                 "behind, and its value printable ASCII"
             )
     return headers
@@ -185,9 +188,9 @@ def _pairs(variable: str, text: str, between: str) -> list[tuple[str, str]]:
         SettingsError: something is no pair; it is not repeated, since it may be a secret.
     """
     pairs = []
-    for number, pair in enumerate(text.split(",") if text else [], start=1):
+    for place, pair in enumerate(text.split(",") if text else [], start=1):
         name, found, value = (part.strip() for part in pair.partition(between))
         if not found or not name:
-            raise SettingsError(f"{variable}: pair {number} must be name{between}value, with commas between pairs")
+            raise SettingsError(f"{variable}: pair {place} must be name{between}value, with commas between pairs")
         pairs.append((name, value))
     return pairs

@@ -86,7 +86,7 @@ def _file(resource: Resource, nameless: str) -> RuleFile:
     name = config.name or nameless
     try:
         document = _written(domain=config.domain, descriptors=[*map(_descriptor, config.descriptors)])
-    except SerializeToJsonError as error:  # a number that is none
+    except (SerializeToJsonError, ValueError) as error:  # NaN, infinity
         raise RulesError([Finding(name, 0, "", f"has metadata that cannot be written as JSON: {error}")]) from None
     text = _BEYOND_ASCII.sub(_escaped, json.dumps(document, ensure_ascii=False))
     return RuleFile(name, text.encode())
