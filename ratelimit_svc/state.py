@@ -124,20 +124,24 @@ class State:
         self.rules_error = error
         self.metrics.rules_loads.failed += 1
         self.rules_seen.set()
-        kept = "nothing is limited yet" if self.rules is None else "the rules in force stay"
         for finding in error.findings:
-            log.error("rules not loaded", finding=str(finding), kept=kept)
+            log.error("rules not loaded", finding=str(finding), kept=self._kept)
+
+    @property
+    def _kept(self) -> str:
+        return "nothing is limited yet" if self.rules is None else "the rules in force stay"
 
     def on_xds_up(self) -> None:
         """Note that there is a stream with the xDS server."""
         log.info("xDS server is connected", server=self.settings.config_grpc_xds_server_url)
 
     def on_xds_down(self, reason: str, wait_s: float) -> None:
-        """Note that there is none; the rules in force stay."""
+        """Note that there is none."""
         log.error(
-            "xDS server is away: the rules in force stay",
+            "xDS server is away",
             server=self.settings.config_grpc_xds_server_url,
             reason=reason,
+            kept=self._kept,
             again_in_s=round(wait_s, 1),
         )
 

@@ -42,11 +42,11 @@ REST_S = 0.05
 WRITE_S = 30.0
 """A request that the server has not taken by then ends the stream; the first one needs a connection, which gRPC tries for 20 s."""
 
-KEEPALIVE_MS = 301_000
+KEEPALIVE_S = 301.0
 """A server that is silent so long is asked whether it is there. Not sooner: grpc-go takes pings that come more often than every
 five minutes for an attack, unless it was told otherwise, and ends the connection."""
 
-KEEPALIVE_TIMEOUT_MS = 20_000
+KEEPALIVE_TIMEOUT_S = 20.0
 """So long it may take to say that it is."""
 
 _BROKEN = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
@@ -68,6 +68,7 @@ class Client:
         on_down: there is none; is given why, and the seconds until the next one is tried. Once for each reason in a row.
         wake: set it to end a wait for the next stream at once (SIGHUP).
         dice: see `Backoff`.
+        keepalive_s: after so much silence the server is asked whether it is there.
     """
 
     def __init__(
@@ -81,12 +82,14 @@ class Client:
         on_down: Callable[[str, float], None] = lambda _reason, _wait_s: None,
         wake: asyncio.Event | None = None,
         dice: Callable[[], float] = random.random,
+        keepalive_s: float = KEEPALIVE_S,
     ) -> None:
         self._source = source
         self._loader = loader
         self._on_rules, self._on_error = on_rules, on_error
         self._on_up, self._on_down = on_up, on_down
         self._wake = wake or asyncio.Event()
+        self._keepalive_s = keepalive_s
         self._backoff = Backoff(source.waits, dice)
         self._seen: list[tuple[str, bytes]] | None = None
         """The resources of the last response that was looked at, sorted: servers send them in any order."""
@@ -139,7 +142,7 @@ class Client:
     async def _one_stream(self) -> str:
         """Ask on a new connection. Returns why that has ended."""
         try:
-            async with await _channel(self._source) as channel:
+            async with await _channel(self._source, self._keepalive_s) as channel:
                 call: _Call = channel.stream_stream(METHOD, request_serializer=DiscoveryRequest.SerializeToString)(
                     metadata=tuple(self._source.headers.items())
                 )
@@ -304,16 +307,18 @@ def _compile(
         return error
 
 
-async def _channel(source: Source) -> grpc.aio.Channel:
+async def _channel(source: Source, keepalive_s: float) -> grpc.aio.Channel:
     """Return a connection, to be made at the first call.
 
     Raises:
         OSError: a file of TLS cannot be read.
     """
+    answer_ms = int(min(keepalive_s, KEEPALIVE_TIMEOUT_S) * 1000)
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", source.max_message_bytes),
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+        ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", answer_ms),
+        ("grpc.http2.ping_timeout_ms", answer_ms),  # what counts where the ping itself had to wait: else a minute
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.use_local_subchannel_pool", 1),  # else the library's own back-off goes on from channel to channel
         ("grpc.enable_retries", 0),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
-from ratelimit_svc.xds.client import Client
+from ratelimit_svc.xds.client import KEEPALIVE_S, Client
 from ratelimit_svc.xds.source import Node, Source, Waits
 from tests import waiting
 
@@ -28,7 +28,7 @@ def source(url: str, **changed: Any) -> Source:
 class Asking:
     """A client, and what it told."""
 
-    def __init__(self, source: Source, *, merge_domains: bool = False) -> None:
+    def __init__(self, source: Source, *, merge_domains: bool = False, keepalive_s: float = KEEPALIVE_S) -> None:
         self.rules: list[RuleSet] = []
         self.errors: list[RulesError] = []
         self.ups = 0
@@ -44,6 +44,7 @@ class Asking:
             on_up=self._up,
             on_down=lambda reason, _wait_s: self.downs.append(reason),
             wake=self.wake,
+            keepalive_s=keepalive_s,
         )
 
     def _counted(self, files: Iterable[RuleFile]) -> RuleSet:
@@ -69,9 +70,9 @@ class Asking:
 
 
 @asynccontextmanager
-async def asking(source: Source, *, merge_domains: bool = False) -> AsyncIterator[Asking]:
+async def asking(source: Source, **how: Any) -> AsyncIterator[Asking]:
     """A client that runs for as long as the context lasts. What it raises, the context raises."""
-    made = Asking(source, merge_domains=merge_domains)
+    made = Asking(source, **how)
     task = asyncio.create_task(made.client.run())
     try:
         yield made

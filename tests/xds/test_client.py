@@ -10,6 +10,7 @@ from google.protobuf.any_pb2 import Any as Resource
 
 from ratelimit_svc.xds import client
 from ratelimit_svc.xds.source import Node
+from tests.proxying import Proxy
 from tests.waiting import until
 from tests.xds.ads import Listening, config, listening, resource
 from tests.xds.asking import SOON, Asking, asking, source
@@ -346,6 +347,21 @@ async def test_a_server_that_says_nothing(server: Listening) -> None:
         await server.ads.opened()
         await until(lambda: ours.client.connected, within_s=30)
         assert (ours.ups, ours.downs, ours.errors, ours.rules) == (1, [], [], [])
+
+
+async def test_a_server_that_is_dead_without_a_word(server: Listening) -> None:
+    """A connection over which nothing comes back, not even an answer to a ping, is given up, and another one is tried."""
+    async with Proxy(server.port) as proxy, asking(source(f"127.0.0.1:{proxy.port}"), keepalive_s=0.5) as ours:
+        talk = await server.ads.opened()
+        await talk.say("1", config("a", "shop", limit=3))
+        await talk.heard()
+        proxy.hold()
+        await ours.until_down("UNAVAILABLE")
+        proxy.let_go()
+        talk = await server.ads.opened()
+        await talk.say("2", config("a", "shop", limit=4))
+        await talk.heard()
+        assert ours.limits() == {"shop/k": 4}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
