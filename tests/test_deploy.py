@@ -4,11 +4,13 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ratelimit_svc import __version__
 from ratelimit_svc.demo import compose, envoy, shipped
 
 ROOT = Path(__file__).parents[1]
@@ -183,12 +185,35 @@ def test_dockerfile_copies_what_exists_and_runs_as_nobody():
     for line in (
         "FROM ${BASE_IMAGE}",
         "USER 65534:65534",
-        "EXPOSE 8080 8081",
+        "EXPOSE 8080 8081 6070 19001",
         'ENTRYPOINT ["ratelimit-svc"]',
         'CMD ["serve"]',
     ):
         assert line in text.splitlines()
 
+
+def test_the_image_has_the_reference_implementations_programs():
+    """By the absolute paths that manifests call: each is a program of the wheel."""
+    text = (ROOT / "deploy/Dockerfile").read_text()
+    (names,) = re.findall(
+        r"^RUN for name in (.*); do ln -s /opt/ratelimit-svc/bin/\$name /bin/\$name; done$", text, re.MULTILINE
+    )
+    assert names.split() == ["ratelimit", "ratelimit_client", "ratelimit_config_check"]
+    programs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert {*names.split(), "ratelimit-svc"} == programs.keys()
+
+
+def test_the_page_on_going_there_changes_the_image_and_nothing_else():
+    """Its two manifests are YAML, and name this version."""
+    page = (ROOT / "docs/migration.md").read_text()
+    kustomization, gateway = map(yaml.safe_load, re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    (image,) = kustomization["images"]
+    assert image == {"name": "docker.io/envoyproxy/ratelimit", "newName": IMAGE, "newTag": __version__}
+    container = gateway["provider"]["kubernetes"]["rateLimitDeployment"]["container"]
+    assert container == {"image": f"{IMAGE}:{__version__}"}
+
+
+IMAGE = "registry.example/ratelimit-svc"
 
 # ── Kubernetes and Istio ──────────────────────────────────────────────────────────────────────────────────────────────
 

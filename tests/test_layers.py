@@ -12,17 +12,18 @@ PACKAGE = Path(ratelimit_svc.__file__).parent
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "__main__",
+        "__main__ shims",
         "cli",
         "loadtest",
         "demo",
         "server",
         "state recent",
+        "go_flags",
         "wire admin settings logs",
         "limiter",
-        "unanswered",
-        "denials dynamic_metadata policy group_commit refusals xds",
-        "plans waiting verdicts deadlines metrics health garbage pressure",
+        "unanswered telling",
+        "denials dynamic_metadata response_headers policy group_commit refusals xds",
+        "plans waiting verdicts deadlines metrics health garbage pressure tracing",
         "owed",
         "rules store",
         "windows breaker",
@@ -47,6 +48,7 @@ ONLY = {
     "uvloop": {"cli"},
     "rich": {"demo"},
     "envoy_data_plane": {"demo"},
+    "opentelemetry": {"tracing"},
 }
 """Which rooms may import a foreign package."""
 

@@ -4,6 +4,7 @@ store        the store that the settings name, and the replicas that share it
 listeners    gRPC, HTTP, the debug side
 background   what runs beside the requests
 rules        where rules come from: files, or an xDS server
+traced       spans of sampled requests
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from math import inf
 
 import structlog
 
-from ratelimit_svc import __version__, garbage, pressure
+from ratelimit_svc import __version__, garbage, pressure, refusals
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import MICROSECONDS
@@ -27,6 +28,7 @@ from ratelimit_svc.server.background import (
     running,
     steady_us,
 )
+from ratelimit_svc.server.traced import traced
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.state import State
 from ratelimit_svc.store.memory import MemoryStore
@@ -51,6 +53,8 @@ async def serve(settings: Settings) -> None:
     shown by health; they end nothing.
     """
     stop, look = asyncio.Event(), asyncio.Event()
+    for warning in settings.warnings:
+        log.warning(warning)
     async with AsyncExitStack() as life:
         # build
         on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
@@ -76,7 +80,8 @@ async def serve(settings: Settings) -> None:
         )
         life.callback(limiter.close)
         watched = WireHealth()
-        engine = listeners.engine(settings, state, limiter, watched)
+        traces = await life.enter_async_context(traced(settings, limiter))
+        engine = listeners.engine(settings, state, limiter, watched, traces)
         state.measure(limiter, local, engine, lag)
         replicas = store.counting(settings, state, limiter, windows)
         if settings.shadow_mode:
@@ -95,15 +100,14 @@ async def serve(settings: Settings) -> None:
         sys.setswitchinterval(SWITCH_S)
         if replicas is not None:
             await life.enter_async_context(store.announced(replicas, stop))
-        grpc_port = await engine.start(settings.grpc_host, settings.grpc_port)
-        life.push_async_callback(engine.stop, 0)
-        ports = await life.enter_async_context(listeners.sides(settings, state, metrics, limiter, windows))
+        grpc = await life.enter_async_context(listeners.grpc_side(settings, engine))
+        ports = await life.enter_async_context(listeners.sides(settings, state, limiter, windows, look))
         await life.enter_async_context(running("health", publish_health(state.health, watched), stop))
 
         # ready
         log.info(
             "listening",
-            grpc=f"{settings.grpc_host}:{grpc_port}",
+            grpc=grpc,
             http=f"{settings.host}:{ports.http}",
             debug=f"{settings.debug_host}:{ports.debug}",
             version=__version__,
@@ -130,9 +134,10 @@ def _options(settings: Settings) -> Options:
         owed_keys=settings.owed_keys,
         queue_limit=settings.queue_limit,
         queue_age_s=settings.queue_age_us / MICROSECONDS,
-        denial_memory_keys=settings.denial_memory_keys,
+        denial_memory_keys=refusals.most_in(settings.local_cache_bytes) or settings.denial_memory_keys,
         plan_memory_bytes=settings.plan_memory_bytes,
         key_prefix=settings.cache_key_prefix,
+        header_names=settings.header_names,
         shadow_mode=settings.shadow_mode,
         dynamic_metadata=settings.response_dynamic_metadata,
         denial_log_every_s=settings.denial_log_every_us / MICROSECONDS,

@@ -36,6 +36,7 @@ async def keep(settings: Settings, state: State, limiter: Limiter, look: asyncio
         strict=settings.strict,
         merge_domains=settings.merge_domain_config,
         algorithm=settings.algorithm,
+        quota_mode=settings.quota_mode,
     )
     if settings.xds is None:
         await watch(settings.rules_path, on_rules, state.on_rules_error, loader=loader, wake=look)

@@ -11,7 +11,17 @@ from pathlib import Path
 
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.model import MICROSECONDS
-from ratelimit_svc.settings.kinds import BOOLEAN, TEXT, choice, duration, integer, number
+from ratelimit_svc.settings.kinds import (
+    BOOLEAN,
+    MAP,
+    METADATA,
+    TEXT,
+    choice,
+    decimal,
+    duration,
+    integer,
+    read_map,
+)
 from ratelimit_svc.settings.row import row
 from ratelimit_svc.xds.source import Node, Source, Tls, Waits
 
@@ -51,8 +61,8 @@ class XdsSettings:
     config_grpc_xds_node_id: str = row(
         "CONFIG_GRPC_XDS_NODE_ID", TEXT, "default", "What the xDS server knows this service by."
     )
-    config_grpc_xds_node_metadata: str = row(
-        "CONFIG_GRPC_XDS_NODE_METADATA", TEXT, "", "What else it is told of it, as key=value,key=value."
+    config_grpc_xds_node_metadata: tuple[tuple[str, str], ...] = row(
+        "CONFIG_GRPC_XDS_NODE_METADATA", METADATA, "", "What else it is told of it, as key=value,key=value."
     )
     config_grpc_xds_server_connect_retry_interval_us: int = row(
         "CONFIG_GRPC_XDS_SERVER_CONNECT_RETRY_INTERVAL",
@@ -103,7 +113,7 @@ class XdsSettings:
     )
     xds_client_backoff_random_factor: float = row(
         "XDS_CLIENT_BACKOFF_RANDOM_FACTOR",
-        number(0, 1_000),
+        decimal(0, 1_000),
         "0.5",
         "Each wait is longer or shorter by up to this part of it; more than 1 is 1.",
     )
@@ -133,7 +143,7 @@ class XdsSettings:
         return Source(
             url=self.config_grpc_xds_server_url,
             tls=self._xds_tls(),
-            node=Node(self.config_grpc_xds_node_id, _metadata(self.config_grpc_xds_node_metadata)),
+            node=Node(self.config_grpc_xds_node_id, dict(self.config_grpc_xds_node_metadata)),
             headers=_headers(self.config_grpc_xds_client_additional_headers),
             waits=Waits(
                 retry_s=self.config_grpc_xds_server_connect_retry_interval_us / MICROSECONDS,
@@ -164,14 +174,17 @@ class XdsSettings:
         )
 
 
-def _metadata(text: str) -> Mapping[str, str]:
-    return dict(_pairs("CONFIG_GRPC_XDS_NODE_METADATA", text, "="))
-
-
 def _headers(text: str) -> Mapping[str, str]:
-    """Return headers by their names. Values may be secrets, so an error repeats none."""
+    """Read headers by their names.
+
+    Raises:
+        SettingsError: they are none. It repeats nothing of them, since a value may be a secret.
+    """
     variable = "CONFIG_GRPC_XDS_CLIENT_ADDITIONAL_HEADERS"
-    headers = {name.lower(): value for name, value in _pairs(variable, text, ":")}
+    try:
+        headers = {name.lower(): value for name, value in read_map(text)}
+    except ValueError:
+        raise SettingsError(f"{variable}: must be {MAP.rule}") from None
     for place, (name, value) in enumerate(headers.items(), start=1):
         if not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
             raise SettingsError(
@@ -179,18 +192,3 @@ def _headers(text: str) -> Mapping[str, str]:
                 "behind, and its value printable ASCII"
             )
     return headers
-
-
-def _pairs(variable: str, text: str, between: str) -> list[tuple[str, str]]:
-    """Read pairs between commas.
-
-    Raises:
-        SettingsError: something is no pair; it is not repeated, since it may be a secret.
-    """
-    pairs = []
-    for place, pair in enumerate(text.split(",") if text else [], start=1):
-        name, found, value = (part.strip() for part in pair.partition(between))
-        if not found or not name:
-            raise SettingsError(f"{variable}: pair {place} must be name{between}value, with commas between pairs")
-        pairs.append((name, value))
-    return pairs

@@ -157,7 +157,7 @@ async def test_it_listens_no_sooner_than_something_is_known(tmp_path: Path, serv
         await until_it_listens(ours)
         assert await health(ours) == (200, "OK")
         assert await limit_of(ours) == 3
-        events = [line["event"] for line in log_of(ours)]
+        events = [line["@message"] for line in log_of(ours)]
         assert events.index("rules loaded") < events.index("listening")
 
 
@@ -195,7 +195,7 @@ async def test_it_ends_while_it_waits_for_a_server(tmp_path: Path, server: Liste
     async with replica(tmp_path, server) as ours:
 
         async def told() -> bool:
-            return any(line["event"] == "xDS server is away" for line in log_of(ours))
+            return any(line["@message"] == "xDS server is away" for line in log_of(ours))
 
         await until(told, "it says that there is no server", within=60)
         os.kill(ours.pid, signal.SIGTERM)
@@ -206,7 +206,7 @@ async def test_it_ends_while_it_waits_for_a_server(tmp_path: Path, server: Liste
         await until(is_over, "it ends")
         assert ours._process is not None
         assert ours._process.returncode == 0
-        (line,) = [line for line in log_of(ours) if line["event"] == "xDS server is away"]
+        (line,) = [line for line in log_of(ours) if line["@message"] == "xDS server is away"]
         assert line["kept"] == "nothing is limited yet"
 
 
