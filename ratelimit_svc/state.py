@@ -60,6 +60,8 @@ class State:
     """What watches the loop; None: not yet."""
     spoilt_told_s: float = -inf
     """When a spoilt key was last told, on the clock."""
+    xds: Callable[[], Mapping[str, object]] | None = None
+    """Returns how it stands with the xDS server; None: rules are in files."""
     log_level: str = ""
     """What is logged now; LOG_LEVEL, until someone changes it."""
     rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
@@ -109,7 +111,9 @@ class State:
         self.rules, self.rules_error = rules, None
         self.metrics.rules_loads.ok += 1
         self.metrics.rules_loaded_at = time()
-        self.health.note(NO_RULES, holds=False)
+        self.health.note(
+            NO_RULES, holds=self.settings.healthy_with_at_least_one_config_loaded and not self.rules.domains
+        )
         self.rules_seen.set()
         log.info("rules loaded", files=len(files), domains=len(rules.domains), rules=len(rules.rules))
         for finding in map(str, rules.warnings):
@@ -122,10 +126,27 @@ class State:
         self.rules_error = error
         self.metrics.rules_loads.failed += 1
         self.rules_seen.set()
-        kept = "nothing is limited yet" if self.rules is None else "the rules in force stay"
         for finding in error.findings:
             # the reference implementation's words: people alert on them
-            log.error("Error loading new configuration: %s", finding, kept=kept)
+            log.error("Error loading new configuration: %s", finding, kept=self._kept)
+
+    @property
+    def _kept(self) -> str:
+        return "nothing is limited yet" if self.rules is None else "the rules in force stay"
+
+    def on_xds_up(self) -> None:
+        """Note that there is a stream with the xDS server."""
+        log.info("xDS server is connected", server=self.settings.config_grpc_xds_server_url)
+
+    def on_xds_down(self, reason: str, wait_s: float) -> None:
+        """Note that there is none."""
+        log.error(
+            "xDS server is away",
+            server=self.settings.config_grpc_xds_server_url,
+            reason=reason,
+            kept=self._kept,
+            again_in_s=round(wait_s, 1),
+        )
 
     def on_shedding(self, holds: bool, why: str) -> None:  # noqa: FBT001 — a callback's
         """Note that the process sheds requests, or has ceased to."""
@@ -196,6 +217,7 @@ class State:
                 "findings": [str(finding) for finding in self.rules_error.findings] if self.rules_error else [],
                 "warnings": sorted(self.warned),
             },
+            "xds": self.xds() if self.xds else None,
             "loop": self.pressure.describe() if self.pressure else {},
         }
 

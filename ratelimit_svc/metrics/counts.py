@@ -133,6 +133,14 @@ class StoreNode(NamedTuple):
     """How much later than that, all together."""
 
 
+class XdsServer(NamedTuple):
+    """How it stands with the server that rules come from."""
+
+    connected: bool
+    streams: int
+    """How many there were."""
+
+
 @dataclass(slots=True)
 class Gauges:
     """What is read where it lives, when asked; each may be called from another thread."""
@@ -153,3 +161,5 @@ class Gauges:
     beats_failed: Callable[[], float] = _zero
     loop: Callable[[], Loop] = Loop
     ready: Callable[[], float] = _zero
+    xds: Callable[[], XdsServer | None] = lambda: None
+    """None: rules are in files."""

@@ -25,6 +25,7 @@ from ratelimit_svc.metrics.counts import (
     StoreFailures,
     StoreNode,
     Wire,
+    XdsServer,
 )
 from ratelimit_svc.model import MICROSECONDS
 
@@ -54,6 +55,11 @@ def _each(counts: StoreFailures | PolicyDecisions | Loads | Decisions, *before: 
 def _wire(read: Callable[[Wire], Samples]) -> Callable[[Metrics], Samples]:
     """Read what the engine says; nothing where it does not know."""
     return lambda metrics: () if (wire := metrics.gauges.wire()) is None else read(wire)
+
+
+def _xds(read: Callable[[XdsServer], float]) -> Callable[[Metrics], Samples]:
+    """Read what is known of the xDS server; nothing where rules are in files."""
+    return lambda metrics: () if (server := metrics.gauges.xds()) is None else [((), read(server))]
 
 
 def _each_node(read: Callable[[StoreNode], float]) -> Callable[[Metrics], Samples]:
@@ -154,6 +160,11 @@ COUNTERS = (
         _one(lambda m: m.gauges.loop().late_s),
     ),
     Row("ratelimit_svc_rules_loads_total", "Attempts to load rules.", lambda m: _each(m.rules_loads), ("result",)),
+    Row(
+        "ratelimit_svc_xds_streams_total",
+        "Streams that the xDS server took (CONFIG_TYPE=GRPC_XDS_SOTW).",
+        _xds(lambda server: server.streams),
+    ),
 )
 GAUGES = (
     Row(
@@ -208,6 +219,11 @@ GAUGES = (
         _one(lambda m: m.gauges.loop().shedding),
     ),
     Row("ratelimit_svc_store_up", "1 if the store answers.", _one(lambda m: m.gauges.store_up())),
+    Row(
+        "ratelimit_svc_xds_connected",
+        "1 while there is a stream with the xDS server (CONFIG_TYPE=GRPC_XDS_SOTW).",
+        _xds(lambda server: server.connected),
+    ),
     Row("ratelimit_svc_ready", "1 if this replica is ready.", _one(lambda m: m.gauges.ready())),
 )
 STORE_LATENCY = ("ratelimit_svc_store_latency_seconds", "Time from a call of the store to its answer.")

@@ -3,27 +3,22 @@
 store        the store that the settings name, and the replicas that share it
 listeners    gRPC, HTTP, the debug side
 background   what runs beside the requests
+rules        where rules come from: files, or an xDS server
 traced       spans of sampled requests
 """
 
 import asyncio
 import sys
 from contextlib import AsyncExitStack
-from functools import partial
 from math import inf
 
 import structlog
 
 from ratelimit_svc import __version__, garbage, pressure, refusals
-from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import MICROSECONDS
-from ratelimit_svc.rules.files import RuleFile
-from ratelimit_svc.rules.load import load
-from ratelimit_svc.rules.match import RuleSet
-from ratelimit_svc.rules.watch import watch
-from ratelimit_svc.server import listeners, store
+from ratelimit_svc.server import listeners, rules, store
 from ratelimit_svc.server.background import (
     allow_many_files,
     either,
@@ -35,7 +30,7 @@ from ratelimit_svc.server.background import (
 )
 from ratelimit_svc.server.traced import traced
 from ratelimit_svc.settings import Settings
-from ratelimit_svc.state import NO_RULES, State
+from ratelimit_svc.state import State
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.health import Health as WireHealth
@@ -65,7 +60,7 @@ async def serve(settings: Settings) -> None:
         on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
         allow_many_files()
         metrics = Metrics()
-        state = State(settings, Health(NO_RULES), metrics, store_up=settings.redis is None)
+        state = State(settings, rules.health(settings), metrics, store_up=settings.redis is None)
         local = MemoryStore(steady_us, most_keys=settings.memory_store_keys)
         windows = await life.enter_async_context(store.opened(settings, state, local))
         lag = pressure.Pressure(
@@ -96,8 +91,9 @@ async def serve(settings: Settings) -> None:
         await life.enter_async_context(running("expiry", expire(local, limiter.owed, limiter.refusals), stop))
         await life.enter_async_context(running("garbage", garbage.collect_when_quiet(lambda: metrics.requests), stop))
         await life.enter_async_context(running("pressure", pressure.watch(lag), stop))
-        await life.enter_async_context(running("rules watch", _watch_rules(settings, state, limiter, look), stop))
-        await either(state.rules_seen.wait(), stop.wait())
+        await life.enter_async_context(running("rules", rules.keep(settings, state, limiter, look), stop))
+        if not settings.force_start_without_initial_config:
+            await either(state.rules_seen.wait(), stop.wait())
         if stop.is_set():
             return
         garbage.spare_the_loop()
@@ -146,18 +142,3 @@ def _options(settings: Settings) -> Options:
         dynamic_metadata=settings.response_dynamic_metadata,
         denial_log_every_s=settings.denial_log_every_us / MICROSECONDS,
     )
-
-
-async def _watch_rules(settings: Settings, state: State, limiter: Limiter, look: asyncio.Event) -> None:
-    def on_rules(rules: RuleSet, files: tuple[RuleFile, ...]) -> None:
-        limiter.use(rules)
-        state.on_rules(rules, files)
-
-    loader = partial(
-        load,
-        strict=settings.strict,
-        merge_domains=settings.merge_domain_config,
-        algorithm=settings.algorithm,
-        quota_mode=settings.quota_mode,
-    )
-    await watch(settings.rules_path, on_rules, state.on_rules_error, loader=loader, wake=look)

@@ -6,6 +6,7 @@ The fields of `Settings` are the one table of them: variable, kind, default and 
     redis      which Redis, and how one logs in there; `redis_where` makes one value of it
     answers    how long one may wait, what is remembered
     rules      where the rules are, and how they are read
+    xds        whether an xDS server has them instead, and which one
     process    when it is ready, how it ends, what it tells
     tracing    spans of sampled requests
     accepted   what the reference implementation has and what has no effect here
@@ -36,20 +37,29 @@ from ratelimit_svc.settings.row import Setting, setting
 from ratelimit_svc.settings.rules import RuleSettings
 from ratelimit_svc.settings.tracing import TracingSettings
 from ratelimit_svc.settings.wire import WireSettings
+from ratelimit_svc.settings.xds import XdsSettings
 
 __all__ = ["TABLE", "Setting", "Settings"]
 
 
 @dataclass(frozen=True)
 class Settings(
-    AcceptedSettings, TracingSettings, ProcessSettings, RuleSettings, AnswerSettings, RedisSettings, WireSettings
+    AcceptedSettings,
+    TracingSettings,
+    ProcessSettings,
+    XdsSettings,
+    RuleSettings,
+    AnswerSettings,
+    RedisSettings,
+    WireSettings,
 ):
     """The process's settings. Durations are integer microseconds (`_us`), however they were written.
 
     The groups stand from the last to the first, which is the order that `dataclass` takes their fields in.
 
     Raises:
-        SettingsError: what is said of Redis does not fit together, or a file that TLS or the debug side needs is not there.
+        SettingsError: what is said of Redis or of an xDS server does not fit together, or a file that TLS or the debug side
+            needs is not there.
     """
 
     warnings: tuple[str, ...] = dataclasses.field(default=(), compare=False)
@@ -58,7 +68,7 @@ class Settings(
     def __post_init__(self) -> None:
         self._refuse_memcache(without_redis=not self.redis_address)
         # what is wrong is told at the start
-        _ = self.redis, self.redis_per_second, self.tls_files, self.debug_token_path
+        _ = self.redis, self.redis_per_second, self.tls_files, self.debug_token_path, self.xds
 
     @classmethod
     def from_environment(

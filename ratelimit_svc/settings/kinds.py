@@ -56,11 +56,12 @@ def decimal(least: float, most: float) -> Kind[float]:
 
 def choice(*words: str) -> Kind[str]:
     """Read one of these words, in any case; an empty word is not told to anyone, it is there for a default."""
+    spelt = {word.lower(): word for word in words}
 
     def read(text: str) -> str:
-        if text.lower() not in words:
+        if text.lower() not in spelt:
             raise ValueError
-        return text.lower()
+        return spelt[text.lower()]
 
     return Kind("one of " + ", ".join(filter(None, words)), read, is_text=True)
 
