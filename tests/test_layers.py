@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "wire admin settings logs",
         "limiter",
         "unanswered",
-        "denials dynamic_metadata policy group_commit refusals",
+        "denials dynamic_metadata policy group_commit refusals reference_keys",
         "plans waiting verdicts deadlines metrics health garbage pressure",
         "owed",
         "rules store",

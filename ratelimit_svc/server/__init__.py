@@ -18,6 +18,8 @@ from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import MICROSECONDS
+from ratelimit_svc.plans import Planner
+from ratelimit_svc.reference_keys import ReferencePlanner
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
@@ -137,6 +139,7 @@ def _options(settings: Settings) -> Options:
         denial_memory_keys=settings.denial_memory_keys,
         plan_memory_bytes=settings.plan_memory_bytes,
         key_prefix=settings.cache_key_prefix,
+        planner=ReferencePlanner if settings.reference_keys else Planner,
         shadow_mode=settings.shadow_mode,
         dynamic_metadata=settings.response_dynamic_metadata,
         denial_log_every_s=settings.denial_log_every_us / MICROSECONDS,
@@ -147,6 +150,8 @@ async def _watch_rules(settings: Settings, state: State, limiter: Limiter, look:
     def on_rules(rules: RuleSet, files: tuple[RuleFile, ...]) -> None:
         limiter.use(rules)
         state.on_rules(rules, files)
+        if settings.reference_keys:
+            store.tell_not_shared(rules)
 
     loader = partial(
         load,
