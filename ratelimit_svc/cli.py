@@ -11,7 +11,7 @@ from typing import Any
 
 from ratelimit_svc import __version__
 from ratelimit_svc.errors import RulesError, SettingsError
-from ratelimit_svc.model import Algorithm, Entry, Kind, Unit
+from ratelimit_svc.model import RULE_ALGORITHMS, Algorithm, Entry, Kind, Unit
 from ratelimit_svc.rules.files import RuleFile, read
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
@@ -116,7 +116,7 @@ def _add_rule_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--merge-domains", action="store_true", help="as with MERGE_DOMAIN_CONFIG=true")
     parser.add_argument(
         "--default-algorithm",
-        choices=[algorithm.name.lower() for algorithm in Algorithm],
+        choices=[algorithm.name.lower() for algorithm in RULE_ALGORITHMS],
         default=Algorithm.SLIDING_WINDOW.name.lower(),
         help="as DEFAULT_ALGORITHM says",
     )

@@ -67,6 +67,8 @@ class Options:
     """Tell Envoy's access log, in each answer, which rules met the request and how it stands with them."""
     header_names: tuple[str, ...] = ()
     """What callers are told in headers of each answer, by these names: the limit, what is left, and the reset. None: nothing."""
+    planner: type[plans.Planner] = plans.Planner
+    """Finds plans: in which keys what is counted."""
     shadow_mode: bool = False
     """Nobody is denied: each request is charged as if all were enforced, statuses say what that would be, and all pass."""
     denial_log_every_s: float = 1.0
@@ -116,7 +118,7 @@ class Limiter:
         self._options, self._queue_limit = options, options.queue_limit
         self._pressure = pressure or Pressure()
         self._loop = asyncio.get_running_loop()
-        self._planner_of = partial(plans.Planner, prefix=options.key_prefix, keep_requests=options.dynamic_metadata)
+        self._planner_of = partial(options.planner, prefix=options.key_prefix, keep_requests=options.dynamic_metadata)
         self._planner = self._planner_of(None)
         self.plans = plans.PlanMemory(self._plan, most_bytes=options.plan_memory_bytes)
         self._patience_s = lru_cache(TIMEOUTS_KEPT)(self._patience_of)

@@ -34,6 +34,7 @@ from itertools import islice
 
 from ratelimit_svc.model import MICROSECONDS, Algorithm, Charge, Grant, Kind, Outcome, Overdraft, Plan, Role
 from ratelimit_svc.windows.fixed_window import FixedWindow
+from ratelimit_svc.windows.reference_window import ReferenceWindow
 from ratelimit_svc.windows.sliding_window import SlidingWindow
 from ratelimit_svc.windows.token_bucket import TokenBucket
 
@@ -50,6 +51,7 @@ CHECK_NEEDS = {
     Algorithm.SLIDING_WINDOW: SlidingWindow.CHECK_NEEDS,
     Algorithm.FIXED_WINDOW: FixedWindow.CHECK_NEEDS,
     Algorithm.TOKEN_BUCKET: TokenBucket.CHECK_NEEDS,
+    Algorithm.REFERENCE_WINDOW: ReferenceWindow.CHECK_NEEDS,
 }
 
 _GATE, _REFUND = Role.GATE, Kind.REFUND

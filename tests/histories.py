@@ -69,6 +69,11 @@ def fixed(key: str, limit: int, *, window: int = MINUTE, begin: int = BEGIN_AT_E
     return charge(key, limit, window=window, algorithm=Algorithm.FIXED_WINDOW, shape=begin, **others)
 
 
+def shared(limit: int, *, key: str = "shop_a_60s", window: int = MINUTE, **others) -> Charge:
+    """A charge on a window that is kept as the reference implementation does."""
+    return charge(key, limit, window=window, algorithm=Algorithm.REFERENCE_WINDOW, shape=BEGIN_AT_EPOCH, **others)
+
+
 @dataclass(frozen=True)
 class Step:
     """Some time passes, the store's clock may be set, and a batch is taken."""
@@ -133,6 +138,10 @@ WINDOWS: dict[Algorithm, dict[str, tuple[int, st.SearchStrategy[int]]]] = {
         "bucket": (MINUTE, RATES),
         "fast bucket": (10 * SECOND, RATES),  # not faster: the servers let keys expire in real time
         "slow bucket": (LONGEST_US, RATES),
+    },
+    Algorithm.REFERENCE_WINDOW: {
+        "shop_a_60s": (MINUTE, st.just(BEGIN_AT_EPOCH)),
+        "shop_b__60s": (MINUTE, st.just(BEGIN_AT_EPOCH)),
     },
 }
 """Keys by algorithm, each with its W and what its shape may be: keys name both, so they never change under one."""

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratelimit_svc.model import Algorithm, Charge, Grant, Kind, Line, Overdraft, Role
+from ratelimit_svc.model import RULE_ALGORITHMS, Algorithm, Charge, Grant, Kind, Line, Overdraft, Role
 from ratelimit_svc.plans import _coalesces
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.windows import KEEP_BUDGET_US
@@ -146,7 +146,7 @@ def agree(oracle: Oracle, line: Line, grant: Grant, place: object) -> None:
         assert any(gating), f"{place}: denied by nobody"
 
 
-@given(history=st.lists(batches(), min_size=1, max_size=12))
+@given(history=st.lists(batches(RULE_ALGORITHMS), min_size=1, max_size=12))
 @settings(max_examples=400, deadline=None)
 def test_roles_and_kinds_are_what_the_oracle_says(history):
     """Any lines of any roles, kinds, overdrafts and algorithms, at one moment: who passes, what is charged, who is over."""
@@ -162,6 +162,7 @@ SHAPES = {
     Algorithm.SLIDING_WINDOW: {"a": 60, "b": 7, "c": 500},
     Algorithm.FIXED_WINDOW: {"fixed": 0, "from first hit": -1, "realigned": 0, "weeks": -2, "months": 1, "years": 12},
     Algorithm.TOKEN_BUCKET: {"bucket": 7, "fast bucket": 60_000_007, "slow bucket": 2**32 - 1},
+    Algorithm.REFERENCE_WINDOW: {"shop_a_60s": 0, "shop_b__60s": 0},
 }
 """One shape for each key: in one batch, a window is opened once, by the first that asks for it."""
 
@@ -276,7 +277,7 @@ def test_a_charge_that_is_undone_leaves_no_trace(history, charges, n, later):
     if grant.granted:
         walk.take(undo(charged_at, line, grant.granted))
     for one in line.charges:
-        windows = [_open(one, each.windows.get(one.key), each.now) for each in (walk, without)]
+        windows = [_open(one, each.windows.get, each.now, {}) for each in (walk, without)]
         assert fields_of(windows[0]) == fields_of(windows[1])
     assert walk.take(line) == without.take(line)
 

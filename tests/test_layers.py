@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "wire admin settings logs",
         "limiter",
         "unanswered telling",
-        "denials dynamic_metadata response_headers policy group_commit refusals xds",
+        "denials dynamic_metadata response_headers policy group_commit refusals reference_keys xds",
         "plans waiting verdicts deadlines metrics health garbage pressure tracing",
         "owed",
         "rules store",

@@ -20,6 +20,7 @@ from ratelimit_svc.store.redis.node import Node
 from ratelimit_svc.store.redis.spread import SpreadStore
 from ratelimit_svc.windows.batch import Window
 from ratelimit_svc.windows.fixed_window import FixedWindow
+from ratelimit_svc.windows.reference_window import ReferenceWindow
 from ratelimit_svc.windows.sliding_window import SlidingWindow
 from ratelimit_svc.windows.token_bucket import TokenBucket
 from tests.conftest import Clock
@@ -274,6 +275,8 @@ def content(window: Window, now: int) -> object:
         return [(number, held) for number, held in counts if held and number + window.slices >= now // window.width]
     if isinstance(window, FixedWindow):
         return (window.ends, window.total) if window.total and window.ends > now else None
+    if isinstance(window, ReferenceWindow):
+        return (window.starts, window.total) if window.total and window.starts + window.window > now else None
     assert isinstance(window, TokenBucket)
     drained = TokenBucket.open(window, now, window.window, window.rate)
     return (drained.total, drained.part)

@@ -16,6 +16,7 @@ from ratelimit_svc.store.redis import commands
 from ratelimit_svc.store.redis.script import SCRIPT, script, twin
 from ratelimit_svc.windows import batch
 from ratelimit_svc.windows.fixed_window import FixedWindow
+from ratelimit_svc.windows.reference_window import ReferenceWindow
 from ratelimit_svc.windows.sliding_window import SlidingWindow
 from ratelimit_svc.windows.token_bucket import TokenBucket
 from tests.histories import (
@@ -31,6 +32,7 @@ from tests.histories import (
     charge,
     fixed,
     histories,
+    shared,
     undo,
 )
 from tests.taking import granted
@@ -94,8 +96,12 @@ def fields_of(window: batch.Window | bytes, kind: type = object) -> list[object]
         return [window.budget, window.width, window.head, window.total, window.here, *window.older]
     if isinstance(window, FixedWindow):
         return [window.budget, window.ends, window.total]
+    if isinstance(window, ReferenceWindow):
+        return [window.total]
     if isinstance(window, TokenBucket):
         return [window.budget, window.at, window.total, window.part]
+    if kind is ReferenceWindow:
+        return [int(window)]
     assert window[0] == 1
     assert kind is not None
     numbers = {SlidingWindow: 4, FixedWindow: 2, TokenBucket: 3}[kind]
@@ -107,7 +113,16 @@ def fields_of(window: batch.Window | bytes, kind: type = object) -> list[object]
     ]
 
 
+ONE_NUMBER = [
+    Step(
+        0, 0, (Line((shared(9, hits=2), shared(9, key="shop_a_3600s", window=60 * MINUTE)), 1), Line((shared(9),), 1))
+    ),
+]
+"""Two periods that begin together are one number in the reference implementation's keys."""
+
+
 @given(history=histories(undone=True))
+@example(history=ONE_NUMBER)
 @TWINS
 def test_lua_equals_python(client, history):
     """Same answers and same states on any history: keys, hits, limits, re-cuts, roles, coalesced lines, undos, clock jumps."""
@@ -181,6 +196,15 @@ MISTAKES = [
     ("fixed_window", "FixedWindow.CHECK_NEEDS = 0", "FixedWindow.CHECK_NEEDS = 1"),
     ("fixed_window", "charged_at < self.ends and self.ends", "self.ends"),
     ("fixed_window", " and self.ends <= end_of(charged_at, self.window, self.shape)", ""),
+    ("reference_window", "ReferenceWindow.CHECK_NEEDS = 0", "ReferenceWindow.CHECK_NEEDS = 1"),
+    ("reference_window", "ReferenceWindow.budget = true", "ReferenceWindow.budget = false"),
+    ("reference_window", "floor(now / window) * window / 1000000)", "floor(now / window) / 1000000)"),
+    ("reference_window", "'^.*_'", "'^.-_'"),
+    ("reference_window", "  self.window = max(self.window, window)\n", ""),
+    ("reference_window", "local left = min(hits, self.total)", "local left = hits"),
+    ("reference_window", "self.window) * self.window ~= self.starts then", "self.window) ~= self.starts then"),
+    ("reference_window", "self.window ~= self.starts then", "self.window > self.starts then"),
+    ("reference_window", "= min(self.total + hits, MOST)", "= min(self.total + hits, 4294967296)"),
     ("token_bucket", "if charged_at > self.at then return false end", ""),
     ("token_bucket", "self.total + drained - hits", "self.total - hits"),
     ("token_bucket", "part = self.part + part\n", "part = self.part\n"),
@@ -207,7 +231,7 @@ MISTAKES = [
     ("batch", "if role ~= GATE or kind >= REFUND", "if role ~= GATE"),
     ("batch", "kind >= REFUND or hits == 0 or overdraft", "kind >= REFUND or overdraft"),
     ("batch", "or overdraft == ALWAYS then return false", "then return false"),
-    ("batch", "(overdraft == AUTO and window.budget) or window.line", "window.line"),
+    ("batch", "(overdraft == AUTO and hits > 1 and window.budget) or window.line", "window.line"),
     ("batch", "or window.line == first_key then return false", "then return false"),
     ("batch", "granted = max(floor(rooms[i] / asks[i]), 0) end", "granted = 0 end"),
     ("batch", "granted = max(floor(rooms[i] / asks[i]), 0) end", "granted = floor(rooms[i] / asks[i]) end"),
@@ -219,6 +243,7 @@ OF_ONE: dict[str, dict[str, Any]] = {
     "sliding_window": {"algorithms": (Algorithm.SLIDING_WINDOW,)},
     "fixed_window": {"algorithms": (Algorithm.FIXED_WINDOW,)},
     "token_bucket": {"algorithms": (Algorithm.TOKEN_BUCKET,)},
+    "reference_window": {"algorithms": (Algorithm.REFERENCE_WINDOW,)},
     "batch": {"algorithms": (Algorithm.SLIDING_WINDOW,)},
 }
 
@@ -235,6 +260,7 @@ def test_one_small_mistake_makes_the_twins_differ(valkey_server, name, old, new)
     @example(history=OVERDRAWN)
     @example(history=TWICE)
     @example(history=UNDONE_BESIDE)
+    @example(history=ONE_NUMBER)
     @settings(TWINS, max_examples=2000, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
     def compare(history):
         same(lua, history)

@@ -64,6 +64,12 @@ class Algorithm(StrEnum):
     """Counts from boundary to boundary, as the reference implementation does: up to twice the limit around one."""
     TOKEN_BUCKET = "t"  # noqa: S105 — a bucket of tokens, not a secret one
     """So many at once (`burst`), and then as they come back, evenly (GCRA)."""
+    REFERENCE_WINDOW = "r"
+    """A fixed window as the reference implementation keeps it (REDIS_KEY_FORMAT): no rule says so, charges of its own are made so."""
+
+
+RULE_ALGORITHMS = (Algorithm.SLIDING_WINDOW, Algorithm.FIXED_WINDOW, Algorithm.TOKEN_BUCKET)
+"""Those that a rule may name."""
 
 
 class Align(Enum):

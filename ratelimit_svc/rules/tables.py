@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ratelimit_svc.model import DEFAULT_SLICES, MAX_SLICES, Algorithm, Align, OnStoreFailure, Overdraft, Unit
+from ratelimit_svc.model import DEFAULT_SLICES, MAX_SLICES, RULE_ALGORITHMS, Align, OnStoreFailure, Overdraft, Unit
 from ratelimit_svc.rules.kinds import BOOLEAN, MAPPING, SEQUENCE, TEXT, Kind, choice, duration, integer
 
 MOST = 2**32 - 1
@@ -18,7 +18,7 @@ SHORTEST, LONGEST = "1ms", "3650d"
 """`model.SHORTEST_US` and `LONGEST_US`, as one writes them."""
 
 UNITS = {unit.name.lower(): unit for unit in sorted(Unit, key=lambda unit: unit.seconds)}
-ALGORITHMS = {algorithm.name.lower(): algorithm for algorithm in Algorithm}
+ALGORITHMS = {algorithm.name.lower(): algorithm for algorithm in RULE_ALGORITHMS}
 ALIGNS = {align.value: align for align in Align}
 OVERDRAFTS = {overdraft.name.lower(): overdraft for overdraft in Overdraft}
 POLICIES = {policy.name.lower(): policy for policy in OnStoreFailure}

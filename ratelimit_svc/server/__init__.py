@@ -18,6 +18,8 @@ from ratelimit_svc import __version__, garbage, pressure, refusals
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import MICROSECONDS
+from ratelimit_svc.plans import Planner
+from ratelimit_svc.reference_keys import ReferencePlanner
 from ratelimit_svc.server import listeners, rules, store
 from ratelimit_svc.server.background import (
     allow_many_files,
@@ -137,6 +139,7 @@ def _options(settings: Settings) -> Options:
         denial_memory_keys=refusals.most_in(settings.local_cache_bytes) or settings.denial_memory_keys,
         plan_memory_bytes=settings.plan_memory_bytes,
         key_prefix=settings.cache_key_prefix,
+        planner=ReferencePlanner if settings.reference_keys else Planner,
         header_names=settings.header_names,
         shadow_mode=settings.shadow_mode,
         dynamic_metadata=settings.response_dynamic_metadata,

@@ -11,6 +11,7 @@ from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.rules.watch import watch
+from ratelimit_svc.server import store
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.state import NO_RULES, State
 from ratelimit_svc.xds.source import Source
@@ -30,6 +31,8 @@ async def keep(settings: Settings, state: State, limiter: Limiter, look: asyncio
     def on_rules(rules: RuleSet, files: tuple[RuleFile, ...]) -> None:
         limiter.use(rules)
         state.on_rules(rules, files)
+        if settings.reference_keys:
+            store.tell_not_shared(rules)
 
     loader = partial(
         load,

@@ -8,6 +8,8 @@ import structlog
 
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.model import MICROSECONDS
+from ratelimit_svc.reference_keys import not_shared
+from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.server.background import running
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.state import State
@@ -16,6 +18,9 @@ from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.store.redis.replicas import Replicas
 from ratelimit_svc.store.redis.spread import SpreadStore
 from ratelimit_svc.store.redis.which import store_at
+
+MOST_TOLD = 20
+"""Rules that one line of the log names."""
 
 Opened = MemoryStore | RedisStore | SpreadStore
 
@@ -42,6 +47,17 @@ async def opened(settings: Settings, state: State, local: MemoryStore) -> AsyncI
     state.nodes, state.away = store.nodes, store.away
     async with store:
         yield store
+
+
+def tell_not_shared(rules: RuleSet) -> None:
+    """Tell of rules whose windows the reference implementation has not, so that nobody takes them for shared with it."""
+    found = not_shared(rules)
+    if found:
+        log.warning(
+            "REDIS_KEY_FORMAT=reference: these rules count in keys of their own, for the reference implementation has no such windows",
+            rules=found[:MOST_TOLD],
+            others=len(found[MOST_TOLD:]),
+        )
 
 
 def counting(settings: Settings, state: State, limiter: Limiter, store: Opened) -> Replicas | None:

@@ -111,6 +111,17 @@ class RedisSettings:
         "REDIS_PERSECOND_TIMEOUT", _TIMEOUT, "1s", "REDIS_TIMEOUT of the second one."
     )
     cache_key_prefix: str = row("CACHE_KEY_PREFIX", TEXT, "", "Put before every key in Redis.")
+    redis_key_format: str = row(
+        "REDIS_KEY_FORMAT",
+        choice("ours", "reference"),
+        "ours",
+        "reference: fixed windows are counted in the reference implementation's keys, so that its replicas and ours share them.",
+    )
+
+    @property
+    def reference_keys(self) -> bool:
+        """Whether fixed windows are counted in the reference implementation's keys."""
+        return self.redis_key_format == "reference"
 
     @cached_property
     def redis(self) -> Where | None:
@@ -132,6 +143,11 @@ class RedisSettings:
         )
         refuse_unused(self._given_tls, found, self.redis_per_second)
         clusters = [one for one in (found, self.redis_per_second) if one is not None and one.kind is Kind.CLUSTER]
+        if clusters and self.reference_keys:
+            raise SettingsError(
+                "REDIS_KEY_FORMAT=reference does not go with a Cluster: a key has its window's start there, which decides which server"
+                " has it, and is known to Redis's clock only; use single or sentinel, or REDIS_KEY_FORMAT=ours"
+            )
         if clusters and "{" in self.cache_key_prefix and not _TAG.search(self.cache_key_prefix):
             raise SettingsError(
                 f"CACHE_KEY_PREFIX={self.cache_key_prefix!r}: in a Cluster it must be without braces, or with a tag in them,"

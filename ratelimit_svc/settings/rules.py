@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ratelimit_svc.model import Algorithm
+from ratelimit_svc.model import RULE_ALGORITHMS, Algorithm
 from ratelimit_svc.settings.kinds import BOOLEAN, TEXT, choice
 from ratelimit_svc.settings.row import row
 
@@ -51,7 +51,7 @@ class RuleSettings:
     )
     default_algorithm: str = row(
         "DEFAULT_ALGORITHM",
-        choice(*(algorithm.name.lower() for algorithm in Algorithm)),
+        choice(*(algorithm.name.lower() for algorithm in RULE_ALGORITHMS)),
         "sliding_window",
         "What counts where a rule does not say: fixed_window is what the reference implementation does.",
     )

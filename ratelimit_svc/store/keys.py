@@ -6,8 +6,11 @@
 `{tag}`, domain, path with the request's values, `:`, the algorithm's letter, W in µs; before it all the configured
 prefix. Neither the limit nor the slices: changing them keeps the counts.
 
+    shop_tenant_acme_path_/api_60s                      REDIS_KEY_FORMAT=reference: see `reference_key`
+
 Names and values are percent-encoded, so nothing a caller sends can hold a brace or a separator, and two different paths
-never make one key. What is long is replaced by its hash, so no key exceeds MAX_KEY bytes after the prefix.
+never make one key. What is long is replaced by its hash, so no key exceeds MAX_KEY bytes after the prefix. The reference
+implementation's keys promise none of this but a bound.
 """
 
 import re
@@ -15,12 +18,15 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from urllib.parse import quote
 
-from ratelimit_svc.model import Algorithm, Entry
+from ratelimit_svc.model import MICROSECONDS, Algorithm, Entry
 
 MAX_PART = 128
 """Bytes of one tag or path; longer ones are hashed."""
 
 MAX_KEY = 2 * MAX_PART + 32
+
+MAX_REFERENCE_KEY = 1024
+"""Bytes of the longest key that is shared with the reference implementation, whose own keys have no bound."""
 
 _is_safe = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 """What `quote` would leave as it is: most names and values, and seeing so takes a third of its time."""
@@ -42,6 +48,24 @@ def key(
     path = _bounded(_path(domain, entries))
     tagged = f"{{{path}}}" if tenant is None else f"{{{_bounded(_escaped(tenant))}}}{path}"
     return f"{prefix}{tagged}:{algorithm}{window_us}".encode()
+
+
+def reference_key(prefix: str, domain: str, entries: Sequence[Entry], *, window_us: int) -> bytes | None:
+    """Return the key that the reference implementation counts the same under, with W in seconds where its window's start stands.
+
+        shop_tenant_acme_path_/api_60s      of all the minutes, shop_tenant_acme_path_/api_1795289040 is one
+
+    Nothing is escaped, as it is not there. None: it would be longer than MAX_REFERENCE_KEY.
+
+    Args:
+        prefix: put before the key as it is (CACHE_KEY_PREFIX).
+        domain: the rule's domain.
+        entries: the descriptor's entries, with what the reference implementation writes for their values.
+        window_us: W, whole seconds.
+    """
+    path = "".join([f"{name}_{value}_" for name, value in entries])
+    made = f"{prefix}{domain}_{path}{window_us // MICROSECONDS}s".encode()
+    return made if len(made) <= MAX_REFERENCE_KEY else None
 
 
 def _path(domain: str, entries: Sequence[Entry]) -> str:

@@ -23,6 +23,7 @@ local KEEP_RECEIPT = 60000
 local GATE, SHADOW, QUOTA = 0, 1, 2
 local REFUND, UNDO = 2, 3
 local AUTO, ALWAYS = 1, 2
+local REFERENCE = 'r'
 local floor, max, min = math.floor, math.max, math.min
 local unpack_at = struct.unpack
 
@@ -46,6 +47,11 @@ end
 
 -- the window of a charge as it stands now; false if the key holds something else
 local function open(key, algorithm, length, shape)
+  if algorithm == REFERENCE then  -- its key has the window's start, and may be that of a charge with another period
+    key = algorithms[algorithm].place_of(key, now, length)
+    shape = key
+    if opened[key] then opened[key]:share(length) end
+  end
   local window = opened[key]
   if window == nil then
     local stored = redis.pcall('GET', key)
@@ -170,7 +176,7 @@ local function plain(at, count, first_key)
     local algorithm, role, kind, overdraft, limit, length, shape, hits = unpack_at('<c1BBBdddd', spec, at)
     if role ~= GATE or kind >= REFUND or hits == 0 or overdraft == ALWAYS then return false end
     local window = open(KEYS[first_key + i], algorithm, length, shape)
-    if not window or (overdraft == AUTO and window.budget) or window.line == first_key then return false end
+    if not window or (overdraft == AUTO and hits > 1 and window.budget) or window.line == first_key then return false end
     window.line = first_key
     windows[i], limits[i], asks[i], rooms[i] = window, limit, hits, window:room(limit)
     at = at + CHARGE

@@ -11,7 +11,8 @@ Rules:
    fitted, and the grant says that it was overdrawn. So no part is lost of a cost that comes in several charges.
 5. A line of n > 1 holds gates on different keys only, without overdraft, refunds or undos, so that "g of n" says all: the
    result is that of taking the n requests one after another.
-6. A plain line, of gates only that count hits on different keys and cannot overdraw, says the same by a shorter way: most are.
+6. A plain line, of gates only that count hits on different keys and cannot overdraw, says the same by a shorter way: most are. (A
+   single hit cannot: it fits where anything is left.)
 7. Every key is read before any is written. A window that nothing was charged to is not written, unless its clock was wrong
    (`must_save`) or it became a budget.
 """
@@ -20,10 +21,11 @@ from collections.abc import Callable, Sequence
 
 from ratelimit_svc.model import Algorithm, Charge, Grant, Kind, Line, Outcome, Overdraft, Role
 from ratelimit_svc.windows.fixed_window import FixedWindow
+from ratelimit_svc.windows.reference_window import ReferenceWindow, place_of
 from ratelimit_svc.windows.sliding_window import SlidingWindow
 from ratelimit_svc.windows.token_bucket import TokenBucket
 
-Window = SlidingWindow | FixedWindow | TokenBucket
+Window = SlidingWindow | FixedWindow | TokenBucket | ReferenceWindow
 """One key's state, of any algorithm."""
 
 GIVING = (Kind.REFUND, Kind.UNDO)
@@ -52,20 +54,23 @@ def take(
         for charge in line.charges:
             window = opened.get(charge.key)
             if window is None:
-                window = _open(charge, load(charge.key), now)
+                window = _open(charge, load, now, opened)
                 opened[charge.key] = window
                 if window.must_save:
                     changed[charge.key] = window
             windows.append(window)
         grants.append(_take(line, windows, now, changed))
     for key, window in changed.items():
-        save(key, window)
+        save(window.place if isinstance(window, ReferenceWindow) else key, window)
         window.must_save, window.unmoved = False, True
     return grants
 
 
-def _open(charge: Charge, stored: Window | None, now: int) -> Window:
+def _open(charge: Charge, load: Callable[[bytes], Window | None], now: int, opened: dict[bytes, Window]) -> Window:
     """Bring a stored window to now. A key names its algorithm, so what is stored is of it."""
+    if charge.algorithm is Algorithm.REFERENCE_WINDOW:
+        return _open_reference(charge, load, now, opened)
+    stored = load(charge.key)
     if charge.algorithm is Algorithm.SLIDING_WINDOW:
         assert stored is None or isinstance(stored, SlidingWindow)
         return SlidingWindow.open(stored, now, charge.window_us, charge.shape)
@@ -76,6 +81,22 @@ def _open(charge: Charge, stored: Window | None, now: int) -> Window:
     return TokenBucket.open(stored, now, charge.window_us, charge.shape)
 
 
+def _open_reference(
+    charge: Charge, load: Callable[[bytes], Window | None], now: int, opened: dict[bytes, Window]
+) -> ReferenceWindow:
+    """Likewise, of a window whose key has its start: it may be open under another charge's key."""
+    place = place_of(charge.key, now, charge.window_us)
+    window = opened.get(place)
+    if window is not None:
+        assert isinstance(window, ReferenceWindow)
+        window.share(charge.window_us)
+        return window
+    stored = load(place)
+    assert stored is None or isinstance(stored, ReferenceWindow)
+    opened[place] = made = ReferenceWindow.open(stored, now, charge.window_us, place)
+    return made
+
+
 def _take(line: Line, windows: Sequence[Window], now: int, changed: dict[bytes, Window]) -> Grant:
     """Decide on a line, charge what is granted, and return how each charge stands then."""
     take = _take_plain if _plain(line, windows) else _take_mixed
@@ -84,14 +105,16 @@ def _take(line: Line, windows: Sequence[Window], now: int, changed: dict[bytes, 
 
 def _plain(line: Line, windows: Sequence[Window]) -> bool:
     """Return whether a line is plain."""
-    keys = set()
+    different = set()
     for charge, window in zip(line.charges, windows, strict=True):
         if charge.role is not Role.GATE or charge.kind in GIVING or charge.hits == 0:
             return False
-        if charge.overdraft is Overdraft.ALWAYS or (charge.overdraft is Overdraft.AUTO and window.budget):
+        if charge.overdraft is Overdraft.ALWAYS or (
+            charge.overdraft is Overdraft.AUTO and charge.hits > 1 and window.budget
+        ):
             return False
-        keys.add(charge.key)
-    return len(keys) == len(windows)
+        different.add(id(window))  # two keys may have one (`ReferenceWindow`)
+    return len(different) == len(windows)
 
 
 def _take_plain(line: Line, windows: Sequence[Window], now: int, changed: dict[bytes, Window]) -> Grant:

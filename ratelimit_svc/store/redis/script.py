@@ -16,6 +16,7 @@ ALGORITHMS = {
     Algorithm.SLIDING_WINDOW: "sliding_window",
     Algorithm.FIXED_WINDOW: "fixed_window",
     Algorithm.TOKEN_BUCKET: "token_bucket",
+    Algorithm.REFERENCE_WINDOW: "reference_window",
 }
 """The Lua twin of each algorithm."""
 
