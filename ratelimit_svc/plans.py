@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import chain
 from sys import getsizeof
 
+from ratelimit_svc.compared import compare
 from ratelimit_svc.errors import BadRequestError
 from ratelimit_svc.model import (
     MAX_HITS,
@@ -70,6 +71,9 @@ class Planner:
         self._prefix = prefix
         self._keep_requests = keep_requests
         self._some_replace = rules is not None and any(rule.replaces for rule in rules.rules)
+        self._some_compare = rules is not None and (
+            rules.compare is not None or any(rule.compared for rule in rules.rules)
+        )
 
     def plan(self, request: Request) -> Plan:
         """Return what the request means under these rules.
@@ -99,7 +103,8 @@ class Planner:
                 meanings.append(rules[0] if rules else None)
         if len(charges) > MAX_CHARGES:
             raise BadRequestError(f"rate limit request meets {len(charges)} limits; at most {MAX_CHARGES} are taken")
-        return _put_together(tuple(meanings), charges, kept)
+        plan = _put_together(tuple(meanings), charges, kept)
+        return compare(plan, request) if self._some_compare else plan
 
     def _met(self, domain: Domain, request: Request) -> list[Sequence[Rule]]:
         """Return the rules that count for each descriptor: those it meets, or one made of the limit that it brings along."""
@@ -117,7 +122,8 @@ class Planner:
         assert self.rules is not None
         model = next((rule for rule in rules if rule.limit is not None), None)
         if model is None or model.limit is None:
-            return Rule(f"{domain.name}{OVERRIDE}", replace(limit, algorithm=self.rules.algorithm))
+            limit = replace(limit, algorithm=self.rules.algorithm)
+            return Rule(f"{domain.name}{OVERRIDE}", limit, compared=limit.counted_by(self.rules.compare))
         brought = replace(
             model.limit,
             requests_per_unit=limit.requests_per_unit,
@@ -131,6 +137,7 @@ class Planner:
             model,
             id=f"{model.id}{OVERRIDE}",
             limit=brought,
+            compared=brought.counted_by(model.compared.algorithm if model.compared else None),
             role=Role.GATE,
             replaces=frozenset(),
             shared=(),
@@ -333,8 +340,11 @@ def _size(data: bytes, plan: Plan) -> int:
         if charge.tenant is not tenant and not charge.tenant.isascii():  # the limits of one descriptor share it
             size += getsizeof(charge.tenant)
         tenant = charge.tenant
-    if plan.request is not None:
-        for descriptor in plan.request.descriptors:
+    if plan.compared is not None:
+        size += PLAN_BYTES + 2 * CHARGE_BYTES * len(plan.charges)
+    request = plan.request if plan.compared is None else plan.compared.request
+    if request is not None:
+        for descriptor in request.descriptors:
             size += DESCRIPTOR_BYTES
             size += sum(ENTRY_BYTES + getsizeof(entry.key) + getsizeof(entry.value) for entry in descriptor.entries)
     return size

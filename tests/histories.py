@@ -162,7 +162,7 @@ def steps(window: int = MINUTE) -> st.SearchStrategy[int]:
 
 
 PLAIN = (Kind.POSITIVE,)
-NO_DEBT = (Kind.POSITIVE, Kind.REFUND)
+NO_DEBT = (Kind.POSITIVE, Kind.LOOK, Kind.REFUND)
 
 
 @st.composite
@@ -171,7 +171,7 @@ def _charges(draw, key: tuple[Algorithm, str], *, role=Role.GATE, kinds=PLAIN, o
     algorithm, name = key
     window, shapes = WINDOWS[algorithm][name]
     kind, hits = draw(st.sampled_from(kinds)), draw(HITS)
-    if kind is Kind.POSITIVE and not hits:
+    if kind is not Kind.REFUND and not hits:
         kind = Kind.CHECK
     return charge(
         name,

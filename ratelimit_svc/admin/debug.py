@@ -1,6 +1,7 @@
 """The debug side: what people ask who wonder why something is limited, or why nothing is. On loopback unless opened.
 
     GET  /                       what there is
+    GET  /debug/compare          how the algorithms of compared rules differ (`admin.compare`)
     GET  /debug/requests         the recent distinct requests, the rule each met or why none, its windows now and when they free
          ?limit=50 &domain=shop &entry=tenant=acme &unmatched
 
@@ -14,6 +15,8 @@ from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
+
+from ratelimit_svc.admin import compare
 
 REQUESTS = "/debug/requests"
 PARAMETERS = frozenset({"limit", "domain", "entry", "unmatched"})
@@ -50,7 +53,10 @@ def make_app(*, recent: Callable[[int, str, str, bool], Awaitable[Mapping[str, A
         return web.Response(text=text, content_type="application/json")
 
     async def index(_: web.Request) -> web.Response:
-        return web.Response(text=f"{REQUESTS}: recent distinct requests, their rules and windows\n")
+        return web.Response(
+            text=f"{REQUESTS}: recent distinct requests, their rules and windows\n"
+            f"{compare.COMPARE}: how the two algorithms of compared rules differ\n"
+        )
 
     app = web.Application()
     app.router.add_get("/", index)

@@ -153,5 +153,6 @@ async def _watch_rules(settings: Settings, state: State, limiter: Limiter, look:
         strict=settings.strict,
         merge_domains=settings.merge_domain_config,
         algorithm=settings.algorithm,
+        compare=settings.compared,
     )
     await watch(settings.rules_path, on_rules, state.on_rules_error, loader=loader, wake=look)

@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
-from ratelimit_svc.admin import debug, http
+from ratelimit_svc.admin import compare, debug, http
+from ratelimit_svc.comparison import page
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics import Metrics
@@ -79,6 +81,7 @@ async def sides(
         render_metrics=Page(metrics).render,
     )
     debug_app = debug.make_app(recent=_recent(limiter, store), most=MOST_SHOWN)
+    compare.add_to(debug_app, partial(page.describe, limiter.comparison))
     async with AsyncExitStack() as listening:
         yield Ports(
             http=await listening.enter_async_context(http.serving(app, settings.host, settings.port)),

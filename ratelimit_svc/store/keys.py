@@ -2,6 +2,8 @@
 
     {acme}shop/tenant=acme/path=%2Fapi:s60000000        a tenant's windows share one Cluster slot
     {shop/tenant=acme/path=%2Fapi}:s60000000            without a tenant, keys spread over the cluster
+    {acme}shop/tenant=acme/path=%2Fapi:s60000000:f      what a compared algorithm counts beside it: in the same slot, and no
+                                                        window that decides
 
 `{tag}`, domain, path with the request's values, `:`, the algorithm's letter, W in µs; before it all the configured
 prefix. Neither the limit nor the slices: changing them keeps the counts.
@@ -20,7 +22,7 @@ from ratelimit_svc.model import Algorithm, Entry
 MAX_PART = 128
 """Bytes of one tag or path; longer ones are hashed."""
 
-MAX_KEY = 2 * MAX_PART + 32
+MAX_KEY = 2 * MAX_PART + 34
 
 _is_safe = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
 """What `quote` would leave as it is: most names and values, and seeing so takes a third of its time."""
@@ -42,6 +44,11 @@ def key(
     path = _bounded(_path(domain, entries))
     tagged = f"{{{path}}}" if tenant is None else f"{{{_bounded(_escaped(tenant))}}}{path}"
     return f"{prefix}{tagged}:{algorithm}{window_us}".encode()
+
+
+def beside(enforced: bytes, compared: Algorithm) -> bytes:
+    """Return the key of the window that a compared algorithm counts in, beside the one that decides."""
+    return b"%b:%b" % (enforced, compared.encode())
 
 
 def _path(domain: str, entries: Sequence[Entry]) -> str:
