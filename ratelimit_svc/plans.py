@@ -14,7 +14,6 @@ from ratelimit_svc.compared import compare
 from ratelimit_svc.errors import BadRequestError
 from ratelimit_svc.model import (
     MAX_HITS,
-    Algorithm,
     Charge,
     Descriptor,
     Entry,
@@ -103,6 +102,8 @@ class Planner:
                 meanings.append(rules[0] if rules else None)
         if len(charges) > MAX_CHARGES:
             raise BadRequestError(f"rate limit request meets {len(charges)} limits; at most {MAX_CHARGES} are taken")
+        if self.rules.quota_mode and (None in meanings or any(charge.role is _SHADOW for charge in charges)):
+            charges = [charge._replace(role=_SHADOW) for charge in charges]  # there is one that has room
         plan = _put_together(tuple(meanings), charges, kept)
         return compare(plan, request) if self._some_compare else plan
 
@@ -120,10 +121,11 @@ class Planner:
     def _override(self, domain: Domain, limit: Limit, rules: Sequence[Rule]) -> Rule:
         """Return the rule that a limit brought along stands for: counted as the rule's it replaces, and always enforced."""
         assert self.rules is not None
+        role = Role.QUOTA if self.rules.quota_mode else _GATE
         model = next((rule for rule in rules if rule.limit is not None), None)
         if model is None or model.limit is None:
             limit = replace(limit, algorithm=self.rules.algorithm)
-            return Rule(f"{domain.name}{OVERRIDE}", limit, compared=limit.counted_by(self.rules.compare))
+            return Rule(f"{domain.name}{OVERRIDE}", limit, role, compared=limit.counted_by(self.rules.compare))
         brought = replace(
             model.limit,
             requests_per_unit=limit.requests_per_unit,
@@ -138,7 +140,7 @@ class Planner:
             id=f"{model.id}{OVERRIDE}",
             limit=brought,
             compared=brought.counted_by(model.compared.algorithm if model.compared else None),
-            role=Role.GATE,
+            role=role,
             replaces=frozenset(),
             shared=(),
             label=(),
@@ -239,26 +241,6 @@ def _plain(charge: Charge) -> bool:
         return False
     # a single hit cannot overdraw: it fits while anything is left
     return charge.hits == 0 or charge.overdraft is _NEVER or (charge.hits == 1 and charge.overdraft is _AUTO)
-
-
-def local_share(plan: Plan, replicas: int) -> Plan:
-    """Return the plan with each limit cut to one replica's share, ceil(limit / replicas).
-
-    Only those whose rule says `local` keep their role: beside them, rules that say `allow` let pass, and a quota that does
-    is the one that fits.
-    """
-    fits = any(
-        charge.role is Role.QUOTA and charge.rule.on_store_failure is OnStoreFailure.ALLOW for charge in plan.charges
-    )
-
-    def share(charge: Charge) -> Charge:
-        local = charge.rule.on_store_failure is OnStoreFailure.LOCAL and not (fits and charge.role is Role.QUOTA)
-        limit = -(-charge.limit // replicas)
-        bucket = charge.algorithm is Algorithm.TOKEN_BUCKET
-        shape = -(-charge.shape // replicas) if bucket else charge.shape
-        return charge._replace(limit=limit, shape=shape, role=charge.role if local else Role.SHADOW)
-
-    return replace(plan, charges=tuple(map(share, plan.charges)))
 
 
 class PlanMemory:

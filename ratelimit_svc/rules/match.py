@@ -146,6 +146,8 @@ class RuleSet:
     """What counts where no rule says how: the limits that requests bring along (DEFAULT_ALGORITHM)."""
     compare: Algorithm | None = None
     """What those are compared with (COMPARE); None: with nothing."""
+    quota_mode: bool = False
+    """Every gate is a quota, and what no rule limits is one that has room (QUOTA_MODE)."""
 
     def __repr__(self) -> str:
         return f"<RuleSet [{len(self.domains)} domains, {len(self.rules)} rules]>"
