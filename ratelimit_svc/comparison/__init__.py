@@ -105,8 +105,9 @@ class Comparison:
         return f"<Comparison: {len(self.rules)} rules>"
 
     def reset(self) -> None:
-        """Forget all, and begin anew. The counters of metrics go on."""
-        self.rules, self.since_us = {}, self.clock()
+        """Forget what was counted, and begin anew. The counters of metrics go on."""
+        self.since_us = now = self.clock()
+        self.rules = {rule: RuleComparison(known.limit, known.compared, now) for rule, known in self.rules.items()}
 
     def use(self, rules: Iterable[Rule]) -> None:
         """Note the rules that are in force now. What is known of others is forgotten, and of those whose limits have changed."""
