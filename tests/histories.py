@@ -280,7 +280,7 @@ def admit(log: Log, when: int, lines: Iterable[Line], grants: Iterable[Grant]) -
                 log.give_back(when, one.key, one.hits)
             if one.kind is Kind.UNDO:
                 log.undo(one.limit, one.key, one.hits)
-            if one.kind in (Kind.REFUND, Kind.UNDO) or one.role is not Role.GATE:
+            if one.kind is not Kind.POSITIVE or one.role is not Role.GATE:
                 continue
             log.admit(when, one.key, one.hits * grant.granted)
             full = log.within(when, one.key)
