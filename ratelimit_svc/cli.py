@@ -120,6 +120,9 @@ def _add_rule_options(parser: argparse.ArgumentParser) -> None:
         default=Algorithm.SLIDING_WINDOW.name.lower(),
         help="as DEFAULT_ALGORITHM says",
     )
+    parser.add_argument(
+        "--compare", choices=[algorithm.name.lower() for algorithm in RULE_ALGORITHMS], help="as COMPARE says"
+    )
 
 
 def _add_manner(command: argparse.ArgumentParser) -> None:
@@ -196,7 +199,8 @@ def rule_files(paths: Sequence[Path]) -> list[RuleFile]:
 
 def _load(arguments: argparse.Namespace, files: Sequence[RuleFile], *, strict: bool) -> RuleSet:
     algorithm = Algorithm[arguments.default_algorithm.upper()]
-    return load(files, strict=strict, merge_domains=arguments.merge_domains, algorithm=algorithm)
+    compare = Algorithm[arguments.compare.upper()] if arguments.compare else None
+    return load(files, strict=strict, merge_domains=arguments.merge_domains, algorithm=algorithm, compare=compare)
 
 
 def _check(arguments: argparse.Namespace) -> int:

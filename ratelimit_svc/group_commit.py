@@ -3,7 +3,7 @@
 At idle a batch leaves in the loop's next turn, with all that one read of a socket brought; so there is no timer, and hardly
 any added latency. A batch has one future, a request has none.
 
-What is owed on a batch's windows goes before its lines.
+What is owed on a batch's windows goes before its lines. Lines that are compared bring others along (`comparison`).
 
 Rules: a take is never repeated; each line of a batch is settled, once, whatever the store does.
 """
@@ -11,14 +11,18 @@ Rules: a take is never repeated; each line of a batch is settled, once, whatever
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from time import perf_counter_ns
 
+from ratelimit_svc.comparison import Both, Comparison
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import Grant, Line
 from ratelimit_svc.owed import Debt, Owed
 from ratelimit_svc.store import MAX_CHARGES, MAX_LINES, Store, Untaken
 from ratelimit_svc.waiting import WaitingLine, WaitingLines
+
+_IS_COMPARED = attrgetter("plan.compared")
 
 
 class GroupCommit:
@@ -32,6 +36,7 @@ class GroupCommit:
         most: how many batches may be with the store at a time.
         settle: told of each line what the store says.
         metrics: counts batches, lines and the store's latency.
+        comparison: is told of lines that are compared, once their requests are answered.
 
     Resource handling: belongs to the running event loop; `close` forgets what is with the store.
     """
@@ -46,11 +51,12 @@ class GroupCommit:
         most: int,
         settle: Callable[[WaitingLine, Grant | Untaken], None],
         metrics: Metrics,
+        comparison: Comparison,
     ) -> None:
         self._store, self._waiting, self._owed = store, waiting, owed
         self._most, self._clock = most, clock
         self._settle = settle
-        self._metrics = metrics
+        self._metrics, self._comparison = metrics, comparison
         self._loop = asyncio.get_running_loop()
         self._taking: set[asyncio.Future[list[Grant | Untaken]]] = set()
         """The batches that are with the store."""
@@ -79,7 +85,8 @@ class GroupCommit:
         self._next_send = None
         most_charges = MAX_CHARGES // 2 if self._owed else MAX_CHARGES
         while len(self._taking) < self._most and (batch := self._waiting.next_batch(most_charges)):
-            lines = [Line(line.plan.charges, len(line.requests)) for line in batch]
+            both = Both(batch) if any(map(_IS_COMPARED, batch)) else None
+            lines = both.lines() if both else [Line(line.plan.charges, len(line.requests)) for line in batch]
             self._stamp(batch)
             debts: list[Debt] = []
             if self._owed:
@@ -90,7 +97,7 @@ class GroupCommit:
             self._metrics.lines += len(lines)
             taken = self._take(lines, max([line.due for line in batch]))
             self._taking.add(taken)
-            taken.add_done_callback(partial(self._on_taken, debts, batch, perf_counter_ns()))
+            taken.add_done_callback(partial(self._on_taken, debts, batch, both, perf_counter_ns()))
 
     def _stamp(self, batch: Sequence[WaitingLine]) -> None:
         now = self._clock()
@@ -109,6 +116,7 @@ class GroupCommit:
         self,
         debts: Sequence[Debt],
         batch: Sequence[WaitingLine],
+        both: Both | None,
         started_ns: int,
         taken: asyncio.Future[list[Grant | Untaken]],
     ) -> None:
@@ -123,13 +131,16 @@ class GroupCommit:
         else:
             away = error if isinstance(error, StoreUnavailableError) else self._report(error)
             said = [Untaken(away)] * (len(debts) + len(batch))
+            both = None
         if not isinstance(said[-1], Untaken):
             self._metrics.store_latency.observe((perf_counter_ns() - started_ns) // 1000)
         if debts:
             for debt, grant in zip(debts, said, strict=False):
                 self._owed.settle(debt, grant)
             said = said[len(debts) :]
-        self._settle_all(batch, said)
+        self._settle_all(batch, both.deciding(said) if both else said)
+        if both:
+            self._comparison.note(both.compared(said))
 
     def _settle_all(self, batch: Sequence[WaitingLine], said: Sequence[Grant | Untaken]) -> None:
         for line, grant in zip(batch, said, strict=True):

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from ratelimit_svc import plans, verdicts
+from ratelimit_svc.comparison import Comparison
 from ratelimit_svc.deadlines import Deadlines, in_steps
 from ratelimit_svc.denials import Denial, Denials
-from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailableError
+from ratelimit_svc.errors import BadRequestError, RateLimitError
 from ratelimit_svc.group_commit import GroupCommit
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import BAD_KEY, Code, Grant, Plan, Request, Verdict
@@ -34,8 +35,6 @@ from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.telling import Telling
 from ratelimit_svc.unanswered import Unanswered
 from ratelimit_svc.waiting import Answer, Waiting, WaitingLine, WaitingLines
-
-OVERLOADED = "too many requests wait for the store, or for too long"
 
 TIMEOUTS_KEPT = 1024
 """Callers' timeouts whose patience is remembered: Envoy's is the same with every call."""
@@ -114,9 +113,8 @@ class Limiter:
             header_names=options.header_names,
             dynamic_metadata=options.dynamic_metadata,
         ).tell
-        self._metrics = metrics
+        self._metrics, self._pressure = metrics, pressure or Pressure()
         self._options, self._queue_limit = options, options.queue_limit
-        self._pressure = pressure or Pressure()
         self._loop = asyncio.get_running_loop()
         self._planner_of = partial(options.planner, prefix=options.key_prefix, keep_requests=options.dynamic_metadata)
         self._planner = self._planner_of(None)
@@ -126,6 +124,7 @@ class Limiter:
         self.owed = Owed(clock, most_keys=options.owed_keys)
         self._policy = Policy(local, replicas=options.replicas)
         self.refusals = Refusals(clock, most_keys=options.denial_memory_keys)
+        self.comparison = Comparison(clock, metrics)
         self._uncounted: list[Remembered] = []
         """What was told from memory in this turn of the loop."""
         self._unanswered = Unanswered(
@@ -136,12 +135,20 @@ class Limiter:
             owes=store is not local,
             never_deny=options.shadow_mode,
             tell=self._tell,
+            comparison=self.comparison,
             on_over_limit=self._note_over_limit,
             on_spoilt=on_spoilt,
         )
         self._deadlines = Deadlines[Waiting](self._loop, self._unanswered.expire)
         self._commits = GroupCommit(
-            store, self.waiting, self.owed, clock, most=options.batches_in_flight, settle=self._settle, metrics=metrics
+            store,
+            self.waiting,
+            self.owed,
+            clock,
+            most=options.batches_in_flight,
+            settle=self._settle,
+            metrics=metrics,
+            comparison=self.comparison,
         )
         self._denials = Denials(self._loop.time, every_s=options.denial_log_every_s, tell=on_denial)
 
@@ -172,6 +179,7 @@ class Limiter:
         self._planner = self._planner_of(rules)
         self._unanswered.policy.clear()
         self.refusals.forget()
+        self.comparison.use(rules.rules)
         self.plans.clear()
 
     def submit(self, data: bytes, answer: Answer, *, timeout_s: float | None = None) -> Waiting | None:
@@ -204,8 +212,7 @@ class Limiter:
             or self.waiting.requests + len(self._unanswered) >= self._queue_limit
             or waiting.since > self.waiting.stuck_from
         ):
-            self._metrics.policy_decisions.shed += 1
-            self._unanswered.answer(waiting, StoreUnavailableError(OVERLOADED))
+            self._unanswered.shed(waiting)
             return None
         self._deadlines.add(waiting, self._patience_s(timeout_s))
         self.waiting.add(waiting)

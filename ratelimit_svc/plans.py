@@ -10,10 +10,10 @@ from dataclasses import replace
 from itertools import chain
 from sys import getsizeof
 
+from ratelimit_svc.compared import compare
 from ratelimit_svc.errors import BadRequestError
 from ratelimit_svc.model import (
     MAX_HITS,
-    Algorithm,
     Charge,
     Descriptor,
     Entry,
@@ -70,6 +70,9 @@ class Planner:
         self._prefix = prefix
         self._keep_requests = keep_requests
         self._some_replace = rules is not None and any(rule.replaces for rule in rules.rules)
+        self._some_compare = rules is not None and (
+            rules.compare is not None or any(rule.compared for rule in rules.rules)
+        )
 
     def plan(self, request: Request) -> Plan:
         """Return what the request means under these rules.
@@ -101,7 +104,8 @@ class Planner:
             raise BadRequestError(f"rate limit request meets {len(charges)} limits; at most {MAX_CHARGES} are taken")
         if self.rules.quota_mode and (None in meanings or any(charge.role is _SHADOW for charge in charges)):
             charges = [charge._replace(role=_SHADOW) for charge in charges]  # there is one that has room
-        return _put_together(tuple(meanings), charges, kept)
+        plan = _put_together(tuple(meanings), charges, kept)
+        return compare(plan, request) if self._some_compare else plan
 
     def _met(self, domain: Domain, request: Request) -> list[Sequence[Rule]]:
         """Return the rules that count for each descriptor: those it meets, or one made of the limit that it brings along."""
@@ -120,7 +124,8 @@ class Planner:
         role = Role.QUOTA if self.rules.quota_mode else _GATE
         model = next((rule for rule in rules if rule.limit is not None), None)
         if model is None or model.limit is None:
-            return Rule(f"{domain.name}{OVERRIDE}", replace(limit, algorithm=self.rules.algorithm), role)
+            limit = replace(limit, algorithm=self.rules.algorithm)
+            return Rule(f"{domain.name}{OVERRIDE}", limit, role, compared=limit.counted_by(self.rules.compare))
         brought = replace(
             model.limit,
             requests_per_unit=limit.requests_per_unit,
@@ -134,6 +139,7 @@ class Planner:
             model,
             id=f"{model.id}{OVERRIDE}",
             limit=brought,
+            compared=brought.counted_by(model.compared.algorithm if model.compared else None),
             role=role,
             replaces=frozenset(),
             shared=(),
@@ -237,26 +243,6 @@ def _plain(charge: Charge) -> bool:
     return charge.hits == 0 or charge.overdraft is _NEVER or (charge.hits == 1 and charge.overdraft is _AUTO)
 
 
-def local_share(plan: Plan, replicas: int) -> Plan:
-    """Return the plan with each limit cut to one replica's share, ceil(limit / replicas).
-
-    Only those whose rule says `local` keep their role: beside them, rules that say `allow` let pass, and a quota that does
-    is the one that fits.
-    """
-    fits = any(
-        charge.role is Role.QUOTA and charge.rule.on_store_failure is OnStoreFailure.ALLOW for charge in plan.charges
-    )
-
-    def share(charge: Charge) -> Charge:
-        local = charge.rule.on_store_failure is OnStoreFailure.LOCAL and not (fits and charge.role is Role.QUOTA)
-        limit = -(-charge.limit // replicas)
-        bucket = charge.algorithm is Algorithm.TOKEN_BUCKET
-        shape = -(-charge.shape // replicas) if bucket else charge.shape
-        return charge._replace(limit=limit, shape=shape, role=charge.role if local else Role.SHADOW)
-
-    return replace(plan, charges=tuple(map(share, plan.charges)))
-
-
 class PlanMemory:
     """Plans by request bytes.
 
@@ -336,8 +322,11 @@ def _size(data: bytes, plan: Plan) -> int:
         if charge.tenant is not tenant and not charge.tenant.isascii():  # the limits of one descriptor share it
             size += getsizeof(charge.tenant)
         tenant = charge.tenant
-    if plan.request is not None:
-        for descriptor in plan.request.descriptors:
+    if plan.compared is not None:
+        size += PLAN_BYTES + 2 * CHARGE_BYTES * len(plan.charges)
+    request = plan.request if plan.compared is None else plan.compared.request
+    if request is not None:
+        for descriptor in request.descriptors:
             size += DESCRIPTOR_BYTES
             size += sum(ENTRY_BYTES + getsizeof(entry.key) + getsizeof(entry.value) for entry in descriptor.entries)
     return size

@@ -5,11 +5,12 @@ local         this replica's share of the limits, ceil(limit / replicas), from w
 error         is no verdict: the limiter hands the error on
 """
 
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-from ratelimit_svc import plans, verdicts
-from ratelimit_svc.model import Grant, Line, OnStoreFailure, Plan, Verdict
+from ratelimit_svc import verdicts
+from ratelimit_svc.model import Algorithm, Charge, Grant, Line, OnStoreFailure, Plan, Role, Verdict
 from ratelimit_svc.store.memory import MemoryStore
 
 SHARES_KEPT, SHARED_CHARGES = 4096, 8
@@ -42,7 +43,7 @@ class Policy:
     def share_among(self, replicas: int) -> None:
         """Note how many replicas share a limit from now on."""
         self.replicas = replicas
-        self._cut = partial(plans.local_share, replicas=replicas)
+        self._cut = partial(local_share, replicas=replicas)
         self._share_of = lru_cache(SHARES_KEPT)(self._cut)
 
     def decide(self, plan: Plan) -> Decision:
@@ -57,3 +58,23 @@ class Policy:
     def clear(self) -> None:
         """Forget what was made of plans: the rules have changed."""
         self._share_of.cache_clear()
+
+
+def local_share(plan: Plan, replicas: int) -> Plan:
+    """Return the plan with each limit cut to one replica's share, ceil(limit / replicas).
+
+    Only those whose rule says `local` keep their role: beside them, rules that say `allow` let pass, and a quota that does
+    is the one that fits.
+    """
+    fits = any(
+        charge.role is Role.QUOTA and charge.rule.on_store_failure is OnStoreFailure.ALLOW for charge in plan.charges
+    )
+
+    def share(charge: Charge) -> Charge:
+        local = charge.rule.on_store_failure is OnStoreFailure.LOCAL and not (fits and charge.role is Role.QUOTA)
+        limit = -(-charge.limit // replicas)
+        bucket = charge.algorithm is Algorithm.TOKEN_BUCKET
+        shape = -(-charge.shape // replicas) if bucket else charge.shape
+        return charge._replace(limit=limit, shape=shape, role=charge.role if local else Role.SHADOW)
+
+    return replace(plan, charges=tuple(map(share, plan.charges)))

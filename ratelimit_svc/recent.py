@@ -169,6 +169,8 @@ def _limit(charge: Charge, window: Outcome | None) -> Told:
         "tenant": charge.tenant,
         "window": charge.key.decode("utf-8", "replace"),
     }
+    if charge.rule.compared is not None:
+        told["compared"] = in_words(charge.rule.compared)
     if window is None:
         return told
     full_for_us = window.fits_in_us or (window.empty_us if window.remaining == 0 else 0)

@@ -21,7 +21,9 @@ Rules:
    bucket in its rules; a store that was emptied, or lost the key, or whose clock was set forward; and, where several batches are
    with a Cluster, a refund of our own whose answer was quicker than that of an earlier denial. A limit that another replica's
    rules raise is not ours, and a key that its check makes a budget is covered by rule 2.
-6. Who asks for more than the least that was denied is told when the least would fit. No other window was asked, so none is
+6. A request that is compared (`Plan.compared`) is neither denied from here nor learnt of: its windows have to be asked, lest the
+   comparison miss it.
+7. Who asks for more than the least that was denied is told when the least would fit. No other window was asked, so none is
    described (`verdicts.remembered`).
 
 Pure but for the clock it is handed.
@@ -136,7 +138,7 @@ class Refusals:
             grant: the store's answer.
             sent_us: when its batch was sent.
         """
-        if grant.passing or sent_us < self._since_us or not self._most_keys:
+        if grant.passing or sent_us < self._since_us or not self._most_keys or plan.compared is not None:
             return
         seen = set()
         for charge, outcome in zip(plan.charges, grant.outcomes, strict=True):
@@ -167,6 +169,8 @@ class Refusals:
             return last
         if plan.charges[0].kind is _REFUND:
             self.drop(plan)
+            return None
+        if plan.compared is not None:
             return None
         found: dict[int, Refusal] = {}
         for place, charge in enumerate(plan.charges):

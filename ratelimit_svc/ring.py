@@ -48,6 +48,16 @@ class Ring:
             self._move(int(slot))
         return self._sums.copy()
 
+    def slots(self, now: float) -> list[list[int]]:
+        """Return each slot's columns, the oldest first; the last is the present one. Moves nothing: any thread may ask."""
+        head = max(int(now // self._slot_s), self._head)
+        many = len(self._slots)
+        nothing = [0] * len(self._sums)
+        return [
+            (self._slots[number % many] if number <= self._head else nothing).copy()
+            for number in range(head - many + 1, head + 1)
+        ]
+
     def _move(self, head: int) -> None:
         """Let the slots leave that are too old, each once, however far the clock has gone."""
         slots, sums = self._slots, self._sums

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from ratelimit_svc.comparison import Comparison
 from ratelimit_svc.deadlines import MOST_AT_ONCE
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.metrics import Metrics
@@ -31,6 +32,7 @@ class Unanswered:
         owes: false if the policy's windows are the store's own: what passes is charged there at once.
         never_deny: true if an error would be a denial that nobody is to have (`shadow_mode`).
         tell: makes an answer of a verdict.
+        comparison: is told of requests that would have been compared.
         on_over_limit: told of each request over its limits, once it is answered.
         on_spoilt: told of the keys of each line that has one which holds something that is not ours.
 
@@ -47,6 +49,7 @@ class Unanswered:
         owes: bool,
         never_deny: bool,
         tell: Callable[[Plan, Verdict], bytes],
+        comparison: Comparison,
         on_over_limit: Callable[[Plan, Grant | None, int], None],
         on_spoilt: Callable[[Sequence[bytes]], None] | None,
     ) -> None:
@@ -55,7 +58,8 @@ class Unanswered:
         self._clock = clock
         self._metrics = metrics
         self._owes, self._never_deny = owes, never_deny
-        self._tell, self._on_over_limit, self._on_spoilt = tell, on_over_limit, on_spoilt
+        self._tell, self._comparison = tell, comparison
+        self._on_over_limit, self._on_spoilt = on_over_limit, on_spoilt
         self._loop = asyncio.get_running_loop()
         self._failed: deque[tuple[Waiting, StoreUnavailableError]] = deque()
         """Those whom the store has failed, and who will be answered in the loop's next turns."""
@@ -66,6 +70,11 @@ class Unanswered:
     def close(self) -> None:
         """Forget all."""
         self._failed.clear()
+
+    def shed(self, waiting: Waiting) -> None:
+        """Answer a request at once that the store is not asked for."""
+        self._metrics.policy_decisions.shed += 1
+        self.answer(waiting, StoreUnavailableError("too many requests wait for the store, or for too long"))
 
     def expire(self, waiting: Waiting) -> None:
         """Answer a request whose time is up. What the store may yet grant it is not owed."""
@@ -102,6 +111,8 @@ class Unanswered:
         waiting.done = True
         policy = waiting.plan.on_store_failure
         self._metrics.policy_decisions.count(policy)
+        if waiting.plan.compared is not None:
+            self._comparison.note_without_store(waiting.plan)
         if policy is OnStoreFailure.ERROR and not self._never_deny:  # Envoy might deny for an error
             waiting.answer(error)
             return

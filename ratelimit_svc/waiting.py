@@ -127,14 +127,14 @@ class WaitingLines:
         batch: list[WaitingLine] = []
         charges, room = most_charges, MAX_REQUESTS
         while self._lines and len(batch) < MAX_LINES and room > 0:
-            if batch and charges < len(self._lines[0].plan.charges):
+            if batch and charges < _weight(self._lines[0].plan):
                 break
             line = self._next_line(room)
             self.requests -= len(line.requests)
             line.requests = [waiting for waiting in line.requests if not waiting.done]
             if line.requests:
                 line.charged = None
-                charges -= len(line.plan.charges)
+                charges -= _weight(line.plan)
                 room -= len(line.requests)
                 batch.append(line)
         self.stuck_from = self._lines[0].requests[0].since + self._longest_s if self._lines else inf
@@ -152,3 +152,8 @@ class WaitingLines:
         self._lines.popleft()
         self._joinable.pop(line.plan, None)
         return line
+
+
+def _weight(plan: Plan) -> int:
+    """Return how many charges go to the store with one of its lines."""
+    return len(plan.charges) if plan.compared is None else 2 * len(plan.charges)

@@ -171,7 +171,7 @@ def steps(window: int = MINUTE) -> st.SearchStrategy[int]:
 
 
 PLAIN = (Kind.POSITIVE,)
-NO_DEBT = (Kind.POSITIVE, Kind.REFUND)
+NO_DEBT = (Kind.POSITIVE, Kind.LOOK, Kind.REFUND)
 
 
 @st.composite
@@ -180,7 +180,7 @@ def _charges(draw, key: tuple[Algorithm, str], *, role=Role.GATE, kinds=PLAIN, o
     algorithm, name = key
     window, shapes = WINDOWS[algorithm][name]
     kind, hits = draw(st.sampled_from(kinds)), draw(HITS)
-    if kind is Kind.POSITIVE and not hits:
+    if kind is not Kind.REFUND and not hits:
         kind = Kind.CHECK
     return charge(
         name,
@@ -289,7 +289,7 @@ def admit(log: Log, when: int, lines: Iterable[Line], grants: Iterable[Grant]) -
                 log.give_back(when, one.key, one.hits)
             if one.kind is Kind.UNDO:
                 log.undo(one.limit, one.key, one.hits)
-            if one.kind in (Kind.REFUND, Kind.UNDO) or one.role is not Role.GATE:
+            if one.kind is not Kind.POSITIVE or one.role is not Role.GATE:
                 continue
             log.admit(when, one.key, one.hits * grant.granted)
             full = log.within(when, one.key)

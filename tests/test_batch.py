@@ -78,7 +78,7 @@ class Oracle:
             held = self.held.get(one.key, 0)
             if one.kind is Kind.REFUND:
                 self.held[one.key] = max(0, held - one.hits)
-            elif way != "no":
+            elif way != "no" and one.kind is not Kind.LOOK:
                 self.held[one.key] = held + one.hits
                 if not one.hits and one.overdraft is Overdraft.AUTO:
                     self.budgets.add(one.key)

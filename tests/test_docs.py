@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
-from ratelimit_svc.admin import control, process, recent
+from ratelimit_svc.admin import compare, control, process, recent
 from ratelimit_svc.cli import _parser
 from ratelimit_svc.denials import Denial
 from ratelimit_svc.metrics import page as metrics_page
@@ -22,6 +22,7 @@ from ratelimit_svc.settings.reference import ELSEWHERE, REFERENCE
 DEBUG_PORT = next(setting.default for setting in TABLE if setting.variable == "DEBUG_PORT")
 DEBUG_PATHS: dict[str, frozenset[str]] = {
     recent.REQUESTS: recent.PARAMETERS,
+    compare.COMPARE: compare.PARAMETERS,
     process.RLCONFIG: frozenset(),
     process.STATS: frozenset({"format"}),
     process.STACKS: frozenset(),

@@ -9,7 +9,16 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from ratelimit_svc.metrics import MOST_LABELS, MOST_RULES, OTHER_RULES, Metrics
-from ratelimit_svc.metrics.counts import LATENCY_BOUNDS_US, Decisions, Loop, OwedHits, StoreNode, Wire, XdsServer
+from ratelimit_svc.metrics.counts import (
+    LATENCY_BOUNDS_US,
+    Compared,
+    Decisions,
+    Loop,
+    OwedHits,
+    StoreNode,
+    Wire,
+    XdsServer,
+)
 from ratelimit_svc.metrics.page import COUNTERS, GAUGES, STORE_LATENCY, TABLE, Page
 from ratelimit_svc.model import Limit, Overdraft, Role, Rule, Unit
 from tests.limiting import make, rules_of, sends, tell
@@ -49,7 +58,7 @@ def test_the_table_is_what_is_exported() -> None:
 def test_every_metric_has_a_number() -> None:
     """Nothing is hidden until it happens for the first time: a rate over a counter that was not there is lost."""
     metrics = Metrics()
-    metrics.rule("shop/tenant")
+    metrics.rule("shop/tenant").compared = Compared()
     metrics.gauges.wire = lambda: Wire(connections=0, calls=0, faults={"PROTOCOL_ERROR": 0})
     metrics.gauges.nodes = lambda: {"redis:6379": StoreNode(0, 0, 0, 0)}
     metrics.gauges.xds = lambda: XdsServer(connected=False, streams=0)

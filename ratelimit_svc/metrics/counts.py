@@ -28,11 +28,25 @@ class Decisions:
 
 
 @dataclass(slots=True)
+class Compared:
+    """How often a rule, and the algorithm that it is compared with, said what of the same request."""
+
+    both_allow: int = 0
+    both_deny: int = 0
+    only_enforced_denies: int = 0
+    """The algorithm that decides has no room, and the other has."""
+    only_compared_denies: int = 0
+    """The other way round."""
+
+
+@dataclass(slots=True)
 class RuleCounts:
     """One rule's decisions, counted in requests and in hits."""
 
     requests: Decisions = field(default_factory=Decisions)
     hits: Decisions = field(default_factory=Decisions)
+    compared: Compared | None = None
+    """None: it never was."""
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.metrics.counts import (
     LATENCY_BOUNDS_US,
+    Compared,
     Decisions,
     Latency,
     Loads,
@@ -47,7 +48,7 @@ def _one(read: Callable[[Metrics], float]) -> Callable[[Metrics], Samples]:
     return lambda metrics: [((), read(metrics))]
 
 
-def _each(counts: StoreFailures | PolicyDecisions | Loads | Decisions, *before: str) -> Samples:
+def _each(counts: StoreFailures | PolicyDecisions | Loads | Decisions | Compared, *before: str) -> Samples:
     """Read a class of counts: the name of each is its label."""
     return [((*before, each.name), getattr(counts, each.name)) for each in fields(counts)]
 
@@ -75,6 +76,12 @@ def _each_rule(read: Callable[[RuleCounts], Decisions]) -> Callable[[Metrics], S
     return samples
 
 
+def _compared(metrics: Metrics) -> Iterator[tuple[tuple[str, ...], float]]:
+    for rule, counts in list(metrics.rules.items()):
+        if counts.compared is not None:
+            yield from _each(counts.compared, rule)
+
+
 COUNTERS = (
     Row("ratelimit_svc_requests_total", "Requests received.", _one(lambda m: m.requests)),
     Row("ratelimit_svc_bad_requests_total", "Requests refused for what they say.", _one(lambda m: m.bad_requests)),
@@ -98,6 +105,12 @@ COUNTERS = (
         "ratelimit_svc_rule_hits_total",
         "Hits that a rule decided on: allowed, denied, would_deny (shadow mode, quotas), overdrawn, refunded.",
         _each_rule(lambda counts: counts.hits),
+        ("rule", "decision"),
+    ),
+    Row(
+        "ratelimit_svc_compare_decisions_total",
+        "Requests of a rule that is compared with another algorithm (compare): what the two say; the enforced one decides.",
+        _compared,
         ("rule", "decision"),
     ),
     Row(

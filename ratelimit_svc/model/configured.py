@@ -1,7 +1,7 @@
 """What rule files say: rules and their limits. All times are integer microseconds (`_us`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum, StrEnum
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -170,6 +170,10 @@ class Limit:
             return self.requests_per_unit
         return _beginning(self)
 
+    def counted_by(self, other: Algorithm | None) -> "Limit | None":
+        """Return the same limit counted by another algorithm; None where there is none, or it is this one."""
+        return None if other in (None, self.algorithm) else replace(self, algorithm=other)
+
     def __hash__(self) -> int:
         return self._hash
 
@@ -205,6 +209,8 @@ class Rule:
     """None: unlimited."""
     role: Role = Role.GATE
     on_store_failure: OnStoreFailure = OnStoreFailure.LOCAL
+    compared: Limit | None = None
+    """The limit counted by another algorithm, if it is wanted to know what that would answer (`compare`)."""
     overdraft: Overdraft = Overdraft.AUTO
     refunds: bool = True
     """False: what would be given back is not."""

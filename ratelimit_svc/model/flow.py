@@ -30,9 +30,11 @@ class Kind(Enum):
     """Counts its hits."""
     CHECK = 1
     """Has no hits: asks whether anything remains, and counts nothing."""
-    REFUND = 2
+    LOOK = 2
+    """Asks whether its hits would fit, and counts nothing: what a compared request meets and has no other window of."""
+    REFUND = 3
     """Gives its hits back, the oldest first, down to none. Always OK."""
-    UNDO = 3
+    UNDO = 4
     """Takes back what a charge of the same key counted, whose request was denied elsewhere: just that, and not what came
     before or after it. Always OK."""
 
@@ -107,6 +109,9 @@ class Plan:
     """Kept where the answer repeats parts of it (`dynamic_metadata`)."""
     answer: bytes | None = None
     """What every such request is told, where no window is asked."""
+    compared: "Plan | None" = None
+    """What it would mean if the rules that are compared counted by their other algorithms: in each place of `charges` the
+    charge that would be there. None where no rule is compared."""
     size: int = 0
     """About how many bytes it costs to remember it by its request."""
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ratelimit_svc.model import Algorithm, Entry, Limit, OnStoreFailure, Overdraft, Role, Rule
 from ratelimit_svc.rules import nodes
 from ratelimit_svc.rules.fields import Fields
-from ratelimit_svc.rules.limits import limit_of
+from ratelimit_svc.rules.limits import compared_of, limit_of
 from ratelimit_svc.rules.match import ANY, Node
 from ratelimit_svc.rules.metadata import Metadata
 from ratelimit_svc.rules.nodes import SMALL, At, Document, short, shown
@@ -77,6 +77,8 @@ class Reading:
     document: Document
     algorithm: Algorithm
     """What counts where a limit does not say."""
+    compare: Algorithm | None
+    """What a limit is compared with that does not say; None: with nothing."""
     rules: list[Rule]
     """All rules so far."""
     quota_mode: bool = False
@@ -170,9 +172,10 @@ def _rules(reading: Reading, descriptor: Fields, path: Path) -> tuple[Rule, ...]
     rules = tuple(
         Rule(
             id=path.id + suffix,
-            limit=_limit(each, reading.algorithm, several=several),
+            limit=(limit := _limit(each, reading.algorithm, several=several)),
             role=_role(descriptor, each, Role.QUOTA if reading.quota_mode else Role.GATE),
             on_store_failure=each.values.get("on_store_failure", OnStoreFailure.LOCAL),
+            compared=compared_of(each, limit, reading.compare),
             overdraft=each.values.get("overdraft", Overdraft.AUTO),
             refunds=each.values.get("refunds", True),
             replaces=_replaces(reading, each, names),

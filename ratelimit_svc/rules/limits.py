@@ -9,7 +9,16 @@ from ratelimit_svc.rules.tables import LONGEST, UNITS
 
 _ONLY_OF = {"slices": Algorithm.SLIDING_WINDOW, "burst": Algorithm.TOKEN_BUCKET, "align": Algorithm.FIXED_WINDOW}
 """Keys that mean something to one algorithm → that one."""
-_NOT_OF_UNLIMITED = ("unit_multiplier", "per", "algorithm", *_ONLY_OF, "overdraft", "refunds", "on_store_failure")
+_NOT_OF_UNLIMITED = (
+    "unit_multiplier",
+    "per",
+    "algorithm",
+    "compare",
+    *_ONLY_OF,
+    "overdraft",
+    "refunds",
+    "on_store_failure",
+)
 """Keys of ours that mean nothing where nothing is counted."""
 
 
@@ -43,6 +52,19 @@ def limit_of(fields: Fields, default: Algorithm) -> Limit | None:
     return limit
 
 
+def compared_of(fields: Fields, limit: Limit | None, default: Algorithm | None) -> Limit | None:
+    """Return the limit as the algorithm counts that it is compared with; None where it is compared with none.
+
+    Which is not wrong where both are the default's doing: so DEFAULT_ALGORITHM may become what a file compares with.
+
+    Args:
+        fields: the mapping that the limit was made of.
+        limit: it.
+        default: what it is compared with where it does not say.
+    """
+    return None if limit is None else limit.counted_by(fields.values.get("compare", default))
+
+
 def _note_unlimited(fields: Fields) -> None:
     """What counts means nothing here. The reference implementation refuses a unit that is one, and takes any other text."""
     unit = fields.mistakes.get("unit")
@@ -70,8 +92,13 @@ def _note_missing(fields: Fields) -> None:
 def _note_strangers(fields: Fields, default: Algorithm) -> None:
     """Keys that mean nothing to the algorithm, or beside each other."""
     algorithm: Algorithm = fields.values.get("algorithm", default)
+    compare: Algorithm | None = fields.values.get("compare")
+    if "algorithm" in fields.values and compare is algorithm:
+        message = f"`compare: {algorithm.name.lower()}` is the limit's own algorithm; write another, or remove it"
+        fields.wrong("compare", message)
     for name, only in _ONLY_OF.items():
-        if name in fields.values and algorithm is not only and "algorithm" not in fields.mistakes:
+        known = only in (algorithm, compare) or fields.mistakes.keys() & {"algorithm", "compare"}
+        if name in fields.values and not known:
             message = f"`{name}` means nothing to a {_name(algorithm)}, only to a {_name(only)}"
             fields.wrong(name, f"{message}; write `algorithm: {only.name.lower()}`, or remove it")
     if "per" not in fields.places:
@@ -98,7 +125,8 @@ def _period(fields: Fields) -> tuple[Unit | None, int, int]:
 
 
 def _note_burst(fields: Fields, limit: Limit) -> None:
-    if limit.burst is None or limit.algorithm is not Algorithm.TOKEN_BUCKET or "requests_per_unit" not in fields.values:
+    bucket = Algorithm.TOKEN_BUCKET in (limit.algorithm, fields.values.get("compare"))
+    if limit.burst is None or not bucket or "requests_per_unit" not in fields.values:
         return
     if limit.requests_per_unit == 0:
         fields.wrong("burst", "`burst` needs a requests_per_unit of at least 1; with 0, nothing of it ever comes back")

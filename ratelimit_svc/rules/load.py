@@ -42,10 +42,12 @@ class _Part:
 class _Loading:
     """All files while they are read."""
 
-    def __init__(self, *, strict: bool, merge_domains: bool, algorithm: Algorithm, quota_mode: bool) -> None:
+    def __init__(
+        self, *, strict: bool, merge_domains: bool, algorithm: Algorithm, compare: Algorithm | None, quota_mode: bool
+    ) -> None:
         self._strict = strict
         self._merge_domains = merge_domains
-        self._algorithm = algorithm
+        self._algorithm, self._compare = algorithm, compare
         self._quota_mode = quota_mode
         self._parts: dict[str, _Part] = {}
         self._rules: list[Rule] = []
@@ -86,7 +88,7 @@ class _Loading:
             raise RulesError(self._errors)
         domains = {name: Domain(name, part.tenant, Node.of(part.children)) for name, part in self._parts.items()}
         warnings = (*self._warnings, *self._strays)
-        return RuleSet(domains, tuple(self._rules), warnings, self._algorithm, self._quota_mode)
+        return RuleSet(domains, tuple(self._rules), warnings, self._algorithm, self._compare, self._quota_mode)
 
     def _domain(self, document: Document, root: nodes.YamlNode | None) -> None:
         if root is None:
@@ -99,7 +101,7 @@ class _Loading:
         part = self._part(document, fields)
         if "tenant" in fields.values:
             part.tenants.append(fields)
-        reading = Reading(document, self._algorithm, self._rules, quota_mode=self._quota_mode)
+        reading = Reading(document, self._algorithm, self._compare, self._rules, quota_mode=self._quota_mode)
         if part.reading is not None:  # another file of the domain
             reading = replace(part.reading, document=document)
         part.reading = reading
@@ -134,6 +136,7 @@ def load(
     strict: bool = False,
     merge_domains: bool = False,
     algorithm: Algorithm = Algorithm.SLIDING_WINDOW,
+    compare: Algorithm | None = None,
     quota_mode: bool = False,
 ) -> RuleSet:
     """Compile all files into one rule set.
@@ -144,13 +147,16 @@ def load(
         merge_domains: several files may describe one domain; they are put together in the order of their names
             (MERGE_DOMAIN_CONFIG).
         algorithm: what counts where no rule says how (DEFAULT_ALGORITHM).
+        compare: what rules are compared with that do not say, and are not counted by it anyway (COMPARE); None: with nothing.
         quota_mode: read each limit as if its rule said `quota_mode`, unless it is a shadow (QUOTA_MODE).
 
     Raises:
         RulesError: With everything that is wrong in all of them.
     """
     files = sorted(files, key=lambda file: file.name) if merge_domains else list(files)
-    loading = _Loading(strict=strict, merge_domains=merge_domains, algorithm=algorithm, quota_mode=quota_mode)
+    loading = _Loading(
+        strict=strict, merge_domains=merge_domains, algorithm=algorithm, compare=compare, quota_mode=quota_mode
+    )
     for file in files:
         loading.take(file)
     return loading.end(files=len(files))

@@ -163,6 +163,13 @@ RATE_LIMIT = _table(
             own=True,
             default="sliding_window",
         ),
+        "compare": Row(
+            choice(ALGORITHMS, "an algorithm"),
+            "Another algorithm, which is asked beside `algorithm` about each request and decides nothing: metrics and "
+            "`/debug/compare` tell how often the two differ, which way, and when. `slices`, `burst` and `align` may be those of "
+            "either. For all limits that do not say, COMPARE's.",
+            own=True,
+        ),
         "slices": Row(
             integer(1, MAX_SLICES),
             "`sliding_window` only: the parts of the window. Capacity comes back at most one part late; more parts cost "

@@ -73,6 +73,8 @@ def details(rule: Rule, domain: str, entries: Sequence[Entry]) -> Iterator[str]:
     """What a rule says beside its limit, a line each; the entries are those that met it."""
     if rule.limit is not None:
         yield f"if the store does not answer: {rule.on_store_failure.name.lower()}"
+        if rule.compared is not None:
+            yield f"compared with: {in_words(rule.compared)}; what that would answer is counted, and decides nothing"
         if rule.role in _ROLES:
             yield _ROLES[rule.role]
         if rule.overdraft in _OVERDRAFTS:

@@ -39,6 +39,7 @@ async def keep(settings: Settings, state: State, limiter: Limiter, look: asyncio
         strict=settings.strict,
         merge_domains=settings.merge_domain_config,
         algorithm=settings.algorithm,
+        compare=settings.compared,
         quota_mode=settings.quota_mode,
     )
     if settings.xds is None:

@@ -56,6 +56,13 @@ class RuleSettings:
         "What counts where a rule does not say: fixed_window is what the reference implementation does.",
     )
 
+    compare: str = row(
+        "COMPARE",
+        choice("", *(algorithm.name.lower() for algorithm in RULE_ALGORITHMS)),
+        "",
+        "An algorithm that is asked beside each rule's own, and decides nothing: metrics and /debug/compare tell how the two differ.",
+    )
+
     @property
     def rules_path(self) -> Path:
         """The file or folder that the rules are in."""
@@ -67,3 +74,8 @@ class RuleSettings:
     def algorithm(self) -> Algorithm:
         """What counts where a rule does not say."""
         return Algorithm[self.default_algorithm.upper()]
+
+    @property
+    def compared(self) -> Algorithm | None:
+        """What rules are compared with that do not say; None: with nothing."""
+        return Algorithm[self.compare.upper()] if self.compare else None

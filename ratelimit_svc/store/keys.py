@@ -2,6 +2,8 @@
 
     {acme}shop/tenant=acme/path=%2Fapi:s60000000        a tenant's windows share one Cluster slot
     {shop/tenant=acme/path=%2Fapi}:s60000000            without a tenant, keys spread over the cluster
+    {acme}shop/tenant=acme/path=%2Fapi:s60000000:f      what a compared algorithm counts beside it: in the same slot, and no
+                                                        window that decides
 
 `{tag}`, domain, path with the request's values, `:`, the algorithm's letter, W in µs; before it all the configured
 prefix. Neither the limit nor the slices: changing them keeps the counts.
@@ -23,7 +25,7 @@ from ratelimit_svc.model import MICROSECONDS, Algorithm, Entry
 MAX_PART = 128
 """Bytes of one tag or path; longer ones are hashed."""
 
-MAX_KEY = 2 * MAX_PART + 32
+MAX_KEY = 2 * MAX_PART + 34
 
 MAX_REFERENCE_KEY = 1024
 """Bytes of the longest key that is shared with the reference implementation, whose own keys have no bound."""
@@ -66,6 +68,11 @@ def reference_key(prefix: str, domain: str, entries: Sequence[Entry], *, window_
     path = "".join([f"{name}_{value}_" for name, value in entries])
     made = f"{prefix}{domain}_{path}{window_us // MICROSECONDS}s".encode()
     return made if len(made) <= MAX_REFERENCE_KEY else None
+
+
+def beside(enforced: bytes, compared: Algorithm) -> bytes:
+    """Return the key of the window that a compared algorithm counts in, beside the one that decides."""
+    return b"%b:%b" % (enforced, compared.encode())
 
 
 def _path(domain: str, entries: Sequence[Entry]) -> str:

@@ -8,8 +8,8 @@
 --             the number of this batch (double), which the receipt keeps if the batch changed anything: whoever lost the answer
 --             sees there whether it was taken; 0: there is no receipt, whatever the last key is
 --             then for each line n (4 bytes), the number of its charges (1 byte), and its charges, CHARGE bytes each:
---               algorithm (letter), role (0 gate, 1 shadow, 2 quota), kind (0 positive, 1 check, 2 refund,
---               3 undo), overdraft (0 never, 1 auto, 2 always), then as doubles limit (of an undo: when was charged what it
+--               algorithm (letter), role (0 gate, 1 shadow, 2 quota), kind (0 positive, 1 check, 2 look, 3 refund,
+--               4 undo), overdraft (0 never, 1 auto, 2 always), then as doubles limit (of an undo: when was charged what it
 --               takes back), window (us), shape, hits
 -- returns   one packed string of integers, 8 bytes each, little endian: now (alone if it is past not_after), then for each line
 --           granted (-1: a key holds something else, and zeros follow; -2: 1, and overdrawn) and for each of its charges
@@ -21,7 +21,7 @@
 local HEAD, CHARGE = 5, 36
 local KEEP_RECEIPT = 60000
 local GATE, SHADOW, QUOTA = 0, 1, 2
-local REFUND, UNDO = 2, 3
+local LOOK, REFUND, UNDO = 2, 3, 4
 local AUTO, ALWAYS = 1, 2
 local REFERENCE = 'r'
 local floor, max, min = math.floor, math.max, math.min
@@ -130,6 +130,7 @@ local function make_take_mixed()
     if charge.kind >= REFUND then
       return window:give_back(charge.hits, charge.kind == UNDO and charge.limit or nil)
     end
+    if charge.kind == LOOK then return false end
     if charge.hits > 0 then
       window:add(granted * charge.hits)
       return true
@@ -174,7 +175,7 @@ local windows, limits, asks, rooms = {}, {}, {}, {}
 local function plain(at, count, first_key)
   for i = 1, count do
     local algorithm, role, kind, overdraft, limit, length, shape, hits = unpack_at('<c1BBBdddd', spec, at)
-    if role ~= GATE or kind >= REFUND or hits == 0 or overdraft == ALWAYS then return false end
+    if role ~= GATE or kind >= LOOK or hits == 0 or overdraft == ALWAYS then return false end
     local window = open(KEYS[first_key + i], algorithm, length, shape)
     if not window or (overdraft == AUTO and hits > 1 and window.budget) or window.line == first_key then return false end
     window.line = first_key

@@ -6,11 +6,12 @@ Rules:
 2. A request is granted if all its gates fit and, where it has quotas, one of them does. Then every gate is charged, and each
    quota and shadow that fits. Else nothing is.
 3. A check fits while something remains (`CHECK_NEEDS`), and counts nothing; a granted one with `Overdraft.AUTO` makes its key
-   a budget. A refund fits always, and so does an undo, whose room only later lines see.
+   a budget. A look fits where its hits would, and counts nothing. A refund fits always, and so does an undo, whose room only
+   later lines see.
 4. Overdraft: ALWAYS fits; AUTO, on a budget in which anything is left, or was before this request, is charged as if it
    fitted, and the grant says that it was overdrawn. So no part is lost of a cost that comes in several charges.
-5. A line of n > 1 holds gates on different keys only, without overdraft, refunds or undos, so that "g of n" says all: the
-   result is that of taking the n requests one after another.
+5. A line of n > 1 holds gates on different keys only, without overdraft, looks, refunds or undos, so that "g of n" says all:
+   the result is that of taking the n requests one after another.
 6. A plain line, of gates only that count hits on different keys and cannot overdraw, says the same by a shorter way: most are. (A
    single hit cannot: it fits where anything is left.)
 7. Every key is read before any is written. A window that nothing was charged to is not written, unless its clock was wrong
@@ -30,6 +31,8 @@ Window = SlidingWindow | FixedWindow | TokenBucket | ReferenceWindow
 
 GIVING = (Kind.REFUND, Kind.UNDO)
 """Kinds that take hits off."""
+NOT_ADDING = (Kind.LOOK, *GIVING)
+"""Kinds whose hits are not added."""
 
 
 def take(
@@ -107,7 +110,7 @@ def _plain(line: Line, windows: Sequence[Window]) -> bool:
     """Return whether a line is plain."""
     different = set()
     for charge, window in zip(line.charges, windows, strict=True):
-        if charge.role is not Role.GATE or charge.kind in GIVING or charge.hits == 0:
+        if charge.role is not Role.GATE or charge.kind in NOT_ADDING or charge.hits == 0:
             return False
         if charge.overdraft is Overdraft.ALWAYS or (
             charge.overdraft is Overdraft.AUTO and charge.hits > 1 and window.budget
@@ -206,6 +209,8 @@ def _apply(charge: Charge, window: Window, granted: int) -> bool:
     """Charge what was granted, and return whether the window has to be stored."""
     if charge.kind in GIVING:
         return window.give_back(charge.hits, charge.limit if charge.kind is Kind.UNDO else None)
+    if charge.kind is Kind.LOOK:
+        return False
     if charge.hits > 0:
         window.add(granted * charge.hits)
         return True

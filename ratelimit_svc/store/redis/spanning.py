@@ -135,7 +135,7 @@ def _granted(line: Line, parts: Sequence[Part], told: Sequence[Told]) -> int:
 
 
 def _counts(part: Part) -> bool:
-    """Return whether a part has anything to undo: not if it only looks."""
+    """Return whether a part has anything to undo: not if it only asks."""
     return any(charge.kind is Kind.POSITIVE for charge in part.line.charges)
 
 
