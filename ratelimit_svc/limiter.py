@@ -103,7 +103,7 @@ class Limiter:
         on_spoilt: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
         self._decode, self._encode = decode, encode
-        self._metrics = metrics
+        self._metrics, self._reference = metrics, metrics.reference
         self._options, self._queue_limit = options, options.queue_limit
         self._pressure = pressure or Pressure()
         self._loop = asyncio.get_running_loop()
@@ -182,6 +182,8 @@ class Limiter:
             answer(error)
             return None
         if plan.answer is not None:
+            if self._reference is not None:
+                self._reference.answered(plan)
             answer(plan.answer)
             return None
         if self.refusals.windows and (refusal := self.refusals.find(plan)) is not None:
@@ -236,7 +238,10 @@ class Limiter:
 
     def _plan(self, data: bytes) -> Plan:
         self._metrics.plan_memory_misses += 1
-        plan = self._planner.plan(self._decode(data))
+        request = self._decode(data)
+        plan = self._planner.plan(request)
+        if self._reference is not None and self.rules is not None:
+            plan.counted = self._reference.of(plan, request, known=request.domain in self.rules.domains)
         if not plan.charges:
             plan.answer = self._tell(plan, verdicts.granted(plan, Grant(1, ())))
         return plan
@@ -264,8 +269,7 @@ class Limiter:
         refusals, self._uncounted = self._uncounted, []
         for refusal in refusals:
             requests, refusal.uncounted = refusal.uncounted, 0
-            self._metrics.denied_from_memory += requests
-            self._metrics.denied(refusal.plan, refusal.places, requests)
+            self._metrics.told_from_memory(refusal.plan, refusal.grant, refusal.places, requests)
             self._note_over_limit(refusal.plan, refusal.grant, requests)
 
     # ── with the store ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -300,6 +304,8 @@ class Limiter:
             self.refusals.learn(plan, grant, line.sent_us)
             self._metrics.denied(plan, denying, len(refused))
             self._note_over_limit(plan, grant, len(refused))
+        if self._reference is not None and requests:
+            self._reference.settled(plan, grant, len(passed), [each.since for each in requests], self._loop.time())
 
     def _pass(self, plan: Plan, grant: Grant, requests: Sequence[Waiting], later: int) -> None:
         """Answer those of a line that were granted: so many come after the first."""

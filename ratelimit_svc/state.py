@@ -150,6 +150,13 @@ class State:
             keys=[key.decode("utf-8", "replace") for key in keys],
         )
 
+    def on_statsd(self, where: str, reason: str) -> None:
+        """Note that the statsd server is not there, or is again."""
+        if reason:
+            log.warning("statsd server is away: it is told later", where=where, reason=reason)
+        else:
+            log.info("statsd server is told", where=where)
+
     def on_tls_renewed(self) -> None:
         """Note that changed TLS files are in use. Called in any thread."""
         log.info("TLS files are renewed", cert=self.settings.grpc_server_tls_cert)
@@ -208,7 +215,7 @@ class State:
 
     def _store_nodes(self) -> Mapping[str, StoreNode]:
         return {
-            address: StoreNode(node.breaker.state, node.breaker.opened, node.late, node.late_s)
+            address: StoreNode(node.breaker.state, node.breaker.opened, node.late, node.late_s, node.up)
             for address, node in self.nodes().items()
         }
 

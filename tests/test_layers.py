@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "server",
         "state recent",
         "wire admin settings logs",
-        "limiter",
+        "limiter statsd",
         "unanswered",
         "denials dynamic_metadata policy group_commit refusals",
         "plans waiting verdicts deadlines metrics health garbage pressure",

@@ -131,6 +131,8 @@ class StoreNode(NamedTuple):
     """Answers that came when nobody waited for them any more."""
     late_s: float
     """How much later than that, all together."""
+    up: bool = True
+    """Whether there is a connection."""
 
 
 @dataclass(slots=True)
@@ -153,3 +155,5 @@ class Gauges:
     beats_failed: Callable[[], float] = _zero
     loop: Callable[[], Loop] = Loop
     ready: Callable[[], float] = _zero
+    health_checks: Callable[[], int] = int
+    """How often `grpc.health.v1` was asked."""

@@ -108,6 +108,9 @@ class Plan:
     """What every such request is told, where no window is asked."""
     size: int = 0
     """About how many bytes it costs to remember it by its request."""
+    counted: tuple[Any, ...] = ()
+    """Where its charges are counted under the reference implementation's names, one each; empty where nobody reads these
+    (`metrics.reference`)."""
 
 
 class Line(NamedTuple):

@@ -2,6 +2,7 @@
 
 store        the store that the settings name, and the replicas that share it
 listeners    gRPC, HTTP, the debug side
+stats        who reads the reference implementation's numbers
 background   what runs beside the requests
 """
 
@@ -22,7 +23,7 @@ from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.rules.watch import watch
-from ratelimit_svc.server import listeners, store
+from ratelimit_svc.server import listeners, stats, store
 from ratelimit_svc.server.background import (
     allow_many_files,
     either,
@@ -61,6 +62,7 @@ async def serve(settings: Settings) -> None:
         on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
         allow_many_files()
         metrics = Metrics()
+        page = stats.page(settings, metrics)
         state = State(settings, Health(NO_RULES), metrics, store_up=settings.redis is None)
         local = MemoryStore(steady_us, most_keys=settings.memory_store_keys)
         windows = await life.enter_async_context(store.opened(settings, state, local))
@@ -81,6 +83,7 @@ async def serve(settings: Settings) -> None:
         )
         life.callback(limiter.close)
         watched = WireHealth()
+        metrics.gauges.health_checks = lambda: watched.checks
         engine = listeners.engine(settings, state, limiter, watched)
         state.measure(limiter, local, engine, lag)
         replicas = store.counting(settings, state, limiter, windows)
@@ -101,7 +104,8 @@ async def serve(settings: Settings) -> None:
             await life.enter_async_context(store.announced(replicas, stop))
         grpc_port = await engine.start(settings.grpc_host, settings.grpc_port)
         life.push_async_callback(engine.stop, 0)
-        ports = await life.enter_async_context(listeners.sides(settings, state, metrics, limiter, windows))
+        ports = await life.enter_async_context(listeners.sides(settings, state, page, limiter, windows))
+        await life.enter_async_context(stats.told(settings, state, metrics, page, stop))
         await life.enter_async_context(running("health", publish_health(state.health, watched), stop))
 
         # ready

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from ratelimit_svc.admin import debug, http
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.limiter import Limiter
-from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.metrics.page import Page
 from ratelimit_svc.model import MICROSECONDS, Code
 from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted
@@ -65,9 +64,7 @@ def _tls(settings: Settings, state: State) -> ServerTls | None:
 
 
 @asynccontextmanager
-async def sides(
-    settings: Settings, state: State, metrics: Metrics, limiter: Limiter, store: Opened
-) -> AsyncIterator[Ports]:
+async def sides(settings: Settings, state: State, page: Page, limiter: Limiter, store: Opened) -> AsyncIterator[Ports]:
     """Serve what is not gRPC for as long as the context lasts.
 
     Error handling: OSError if an address cannot be had.
@@ -76,7 +73,7 @@ async def sides(
         unready=state.health.reasons,
         detail=state.detail,
         decide=_decide_json(limiter),
-        render_metrics=Page(metrics).render,
+        render_metrics=page.render,
     )
     debug_app = debug.make_app(recent=_recent(limiter, store), most=MOST_SHOWN)
     async with AsyncExitStack() as listening:

@@ -6,6 +6,7 @@ The fields of `Settings` are the one table of them: variable, kind, default and 
     redis      which Redis, and how one logs in there; `redis_where` makes one value of it
     answers    how long one may wait, what is remembered
     rules      where the rules are, and how they are read
+    stats      who is told the reference implementation's numbers: statsd, DogStatsD, Prometheus
     process    when it is ready, how it ends, what it tells
 
 `row` makes one row of the table, `kinds` has what the text of a setting may be, `files` and `tls_files` whether files are there.
@@ -28,13 +29,14 @@ from ratelimit_svc.settings.process import ProcessSettings
 from ratelimit_svc.settings.redis import RedisSettings
 from ratelimit_svc.settings.row import Setting, setting
 from ratelimit_svc.settings.rules import RuleSettings
+from ratelimit_svc.settings.stats import StatsSettings
 from ratelimit_svc.settings.wire import WireSettings
 
 __all__ = ["TABLE", "Setting", "Settings"]
 
 
 @dataclass(frozen=True)
-class Settings(ProcessSettings, RuleSettings, AnswerSettings, RedisSettings, WireSettings):
+class Settings(ProcessSettings, StatsSettings, RuleSettings, AnswerSettings, RedisSettings, WireSettings):
     """The process's settings. Durations are integer microseconds (`_us`), however they were written.
 
     The groups stand from the last to the first, which is the order that `dataclass` takes their fields in.
@@ -44,7 +46,7 @@ class Settings(ProcessSettings, RuleSettings, AnswerSettings, RedisSettings, Wir
     """
 
     def __post_init__(self) -> None:
-        _ = self.redis, self.redis_per_second, self.tls_files  # what is wrong is told at the start
+        _ = self.redis, self.redis_per_second, self.tls_files, self.statsd  # what is wrong is told at the start
 
     @classmethod
     def from_environment(

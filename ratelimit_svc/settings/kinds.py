@@ -37,6 +37,17 @@ def duration(least: str, most: str) -> Kind[int]:
     return Kind(rule, _within(read_duration, read_duration(least), read_duration(most)))
 
 
+def number(least: float, most: float) -> Kind[float]:
+    """Read a number that need not be whole."""
+
+    def read(text: str) -> float:
+        if not least <= (value := float(text)) <= most:  # what is no number at all is not between them either
+            raise ValueError
+        return value
+
+    return Kind(f"a number, {least:g} … {most:g}", read)
+
+
 def choice(*words: str) -> Kind[str]:
     """Read one of these words, in any case; an empty word is not told to anyone, it is there for a default."""
 
@@ -88,6 +99,33 @@ def read_switch(text: str) -> bool:
     return _SWITCH[text]
 
 
+def _read_pairs(text: str) -> tuple[tuple[str, str], ...]:
+    """Read a map as the reference implementation writes one; of equal keys the last counts.
+
+    Raises:
+        ValueError: a part has no colon, or nothing before it.
+    """
+    pairs = {}
+    for part in text.split(",") if text else ():
+        key, colon, value = part.partition(":")
+        if not colon or not key:
+            raise ValueError
+        pairs[key] = value
+    return tuple(pairs.items())
+
+
+def _read_address(text: str) -> tuple[str, int]:
+    """Read `host:port`, `[::1]:port` or `:port` as host and port.
+
+    Raises:
+        ValueError: it is none.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or not 0 <= int(port) <= _MOST_PORT:
+        raise ValueError
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def _sign(text: str) -> tuple[int, str]:
     return (-1 if text[:1] == "-" else 1), text[text[:1] in ("+", "-") :]
 
@@ -96,4 +134,11 @@ TEXT = Kind("text", str, is_text=True)
 BOOLEAN = Kind("true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)", read_switch)
 BOOLEAN_IF_SET = Kind(BOOLEAN.rule, lambda text: read_switch(text) if text else None, is_text=True)
 """None where it is not set, or set but empty: then something else tells."""
-PORT = integer(0, 65_535)
+_MOST_PORT = 65_535
+PORT = integer(0, _MOST_PORT)
+PORT_IF_SET = Kind(PORT.rule, lambda text: PORT.read(text) if text else None, is_text=True)
+"""None where it is not set, or set but empty."""
+WORDS = Kind("words with commas between them", lambda text: tuple(text.split(",")) if text else (), is_text=True)
+PAIRS = Kind('pairs like "key:value,other:value"', _read_pairs, is_text=True)
+ADDRESS = Kind('an address like "host:port", or ":port" for all of this machine\'s', _read_address, is_text=True)
+"""Host and port; an empty host is every address."""
