@@ -65,8 +65,8 @@ fuzz: venv ## Fuzz the HTTP/2 core for SECONDS=60 guided by coverage (atheris: L
 	$(BIN)/python -m tests.http2_fuzz.seeds .fuzz/seeds
 	$(BIN)/python -m tests.http2_fuzz.target .fuzz/found .fuzz/seeds -artifact_prefix=.fuzz/ -max_total_time=$(SECONDS)
 
-test-docker: venv ## Run docker-compose.yml for real (needs a Docker engine and Compose v2)
-	$(BIN)/pytest tests/docker/test_compose.py
+test-docker: venv ## Run docker-compose.yml, and the image in the reference implementation's place, for real (needs a Docker engine and Compose v2)
+	$(BIN)/pytest tests/docker/test_compose.py tests/docker/test_programs.py
 
 test-docker-peer: venv ## Run the same load on the reference implementation (PEER_IMAGE, here or in a registry)
 	$(BIN)/pytest -s tests/docker/test_peer.py
@@ -101,10 +101,11 @@ check: venv ## Lint, types, import layers, example rules
 proto: venv ## Generate ratelimit_svc/pb and the protoset of the load test from proto/
 	$(BIN)/python proto/generate.py
 
-docs: venv ## Write docs/rules.md and docs/rules.schema.json from the tables of keys
+docs: venv ## Write docs/rules.md, docs/rules.schema.json and docs/settings.md from the tables of keys and of settings
 	mkdir -p docs
 	$(BIN)/ratelimit-svc schema > docs/.new && mv docs/.new docs/rules.schema.json
 	$(BIN)/ratelimit-svc schema --page > docs/.new && mv docs/.new docs/rules.md
+	$(BIN)/ratelimit-svc settings > docs/.new && mv docs/.new docs/settings.md
 
 envoy-config: venv ## Generate deploy/envoy/envoy.yaml from the gateway's EnvoyFilter
 	$(BIN)/python -m ratelimit_svc.demo.compose deploy/envoy/envoy.yaml

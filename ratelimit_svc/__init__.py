@@ -4,7 +4,8 @@ The way of a request, and where to look:
 
     wire      bytes from Envoy, in and out           (wire/rls, wire/engine: grpcio or http2, wire/tls)
     limiter   plan → batch → take → verdict          (read this first; its parts: plans, waiting, group_commit, verdicts,
-                                                      deadlines, unanswered, policy, owed, refusals)
+                                                      deadlines, unanswered, policy, owed, refusals,
+                                                      telling with response_headers)
     rules     which rules meet which descriptor      (rules/tables has every key; rules/load, rules/match, rules/watch)
     store     where windows are kept                 (store/memory, store/redis, store/keys)
     breaker   whether to call a store node at all    (pressure: whether this process itself keeps up; both count in a ring)
@@ -14,8 +15,8 @@ The way of a request, and where to look:
     Envoy's log.
 
     model has the values all of them speak, server the life of the process and state what it knows of itself, settings
-    what it can be told, metrics what it counts, admin its HTTP sides, cli its commands, demo the product shown at work,
-    loadtest the product under load.
+    what it can be told, metrics what it counts, admin its HTTP sides, cli its commands, shims those of the reference
+    implementation (go_flags reads their flags), demo the product shown at work, loadtest the product under load.
 """
 
 __version__ = "0.1.0"

@@ -79,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("--page", action="store_true", help="print the reference page of all keys instead, in Markdown")
     schema.set_defaults(command=_schema)
 
+    settings = commands.add_parser("settings", help="print the page of all settings, in Markdown")
+    settings.set_defaults(command=_settings)
+
     hit = commands.add_parser("hit", help="ask a running service, as Envoy would", description=_HIT)
     hit.add_argument("address", metavar="HOST:PORT", help="the gRPC side")
     hit.add_argument("domain", metavar="DOMAIN")
@@ -184,7 +187,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return run(keep=arguments.keep, seconds=arguments.seconds)
 
 
-def _files(paths: Sequence[Path]) -> list[RuleFile]:
+def rule_files(paths: Sequence[Path]) -> list[RuleFile]:
     """Return all rule files; those of a folder are named with the folder, so that an editor finds them."""
     return [
         replace(file, name=str(path / file.name)) if path.is_dir() else file for path in paths for file in read(path)
@@ -197,7 +200,7 @@ def _load(arguments: argparse.Namespace, files: Sequence[RuleFile], *, strict: b
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    files = _files(arguments.rules)
+    files = rule_files(arguments.rules)
     rules = _load(arguments, files, strict=not arguments.lenient)
     for warning in rules.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -208,7 +211,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     from ratelimit_svc.rules.explain import explain_request
 
-    rules = _load(arguments, _files([arguments.rules]), strict=False)
+    rules = _load(arguments, rule_files([arguments.rules]), strict=False)
     for warning in rules.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     try:
@@ -246,6 +249,13 @@ def _schema(arguments: argparse.Namespace) -> int:
     from ratelimit_svc.rules import page, schema
 
     print(page.text() if arguments.page else schema.text(), end="")
+    return OK
+
+
+def _settings(_: argparse.Namespace) -> int:
+    from ratelimit_svc.settings import page
+
+    print(page.text(), end="")
     return OK
 
 

@@ -107,6 +107,8 @@ def _copied(value: Any) -> Any:
 
 
 def _as_text(limit: Limit) -> str:
+    """As protobuf writes messages as text: what is 0 is left out."""
+    number = f"requests_per_unit:{limit.requests_per_unit} " if limit.requests_per_unit else ""
     unit = limit.unit.name if limit.unit is not None else "UNKNOWN"
     several = f" unit_multiplier:{{value:{limit.multiplier}}}" if limit.multiplier != 1 else ""
-    return f"requests_per_unit:{limit.requests_per_unit} unit:{unit}{several}"
+    return f"{number}unit:{unit}{several}"

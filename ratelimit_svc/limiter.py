@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from ratelimit_svc import dynamic_metadata, plans, verdicts
+from ratelimit_svc import plans, verdicts
 from ratelimit_svc.deadlines import Deadlines, in_steps
 from ratelimit_svc.denials import Denial, Denials
 from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailableError
@@ -31,6 +31,7 @@ from ratelimit_svc.refusals import Refusals, Remembered
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.store import Store, Untaken
 from ratelimit_svc.store.memory import MemoryStore
+from ratelimit_svc.telling import Telling
 from ratelimit_svc.unanswered import Unanswered
 from ratelimit_svc.waiting import Answer, Waiting, WaitingLine, WaitingLines
 
@@ -64,6 +65,8 @@ class Options:
     key_prefix: str = ""
     dynamic_metadata: bool = False
     """Tell Envoy's access log, in each answer, which rules met the request and how it stands with them."""
+    header_names: tuple[str, ...] = ()
+    """What callers are told in headers of each answer, by these names: the limit, what is left, and the reset. None: nothing."""
     shadow_mode: bool = False
     """Nobody is denied: each request is charged as if all were enforced, statuses say what that would be, and all pass."""
     denial_log_every_s: float = 1.0
@@ -102,7 +105,8 @@ class Limiter:
         on_denial: Callable[[Denial], None] | None = None,
         on_spoilt: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
-        self._decode, self._encode = decode, encode
+        self._decode = decode
+        self._tell = Telling(encode, shadow_mode=options.shadow_mode, header_names=options.header_names).tell
         self._metrics, self._reference = metrics, metrics.reference
         self._options, self._queue_limit = options, options.queue_limit
         self._pressure = pressure or Pressure()
@@ -330,20 +334,3 @@ class Limiter:
             self._denials.note(plan, grant, requests)
         except Exception as error:  # noqa: BLE001 — whatever a log does
             self._loop.call_exception_handler({"message": "a denial could not be logged", "exception": error})
-
-    def _tell(self, plan: Plan, verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> bytes:
-        """Return a verdict's bytes, with what access logs want to know of it where that is asked for.
-
-        Args:
-            plan: what was asked.
-            verdict: as the last of a line's granted requests is told.
-            later: how many come after this one.
-            hits: what each of them takes; see `verdicts.earlier`.
-        """
-        if self._options.shadow_mode and verdict.code is Code.OVER_LIMIT:
-            verdict = verdict._replace(code=Code.OK)
-        if plan.request is not None:
-            if later:
-                verdict, later = verdicts.earlier(verdict, later, hits), 0
-            verdict = verdict._replace(metadata=dynamic_metadata.describe(plan, plan.request, verdict))
-        return self._encode(verdict, later, hits)

@@ -99,6 +99,8 @@ class Planner:
                 meanings.append(rules[0] if rules else None)
         if len(charges) > MAX_CHARGES:
             raise BadRequestError(f"rate limit request meets {len(charges)} limits; at most {MAX_CHARGES} are taken")
+        if self.rules.quota_mode and (None in meanings or any(charge.role is _SHADOW for charge in charges)):
+            charges = [charge._replace(role=_SHADOW) for charge in charges]  # there is one that has room
         return _put_together(tuple(meanings), charges, kept)
 
     def _met(self, domain: Domain, request: Request) -> list[Sequence[Rule]]:
@@ -115,9 +117,10 @@ class Planner:
     def _override(self, domain: Domain, limit: Limit, rules: Sequence[Rule]) -> Rule:
         """Return the rule that a limit brought along stands for: counted as the rule's it replaces, and always enforced."""
         assert self.rules is not None
+        role = Role.QUOTA if self.rules.quota_mode else _GATE
         model = next((rule for rule in rules if rule.limit is not None), None)
         if model is None or model.limit is None:
-            return Rule(f"{domain.name}{OVERRIDE}", replace(limit, algorithm=self.rules.algorithm))
+            return Rule(f"{domain.name}{OVERRIDE}", replace(limit, algorithm=self.rules.algorithm), role)
         brought = replace(
             model.limit,
             requests_per_unit=limit.requests_per_unit,
@@ -131,7 +134,7 @@ class Planner:
             model,
             id=f"{model.id}{OVERRIDE}",
             limit=brought,
-            role=Role.GATE,
+            role=role,
             replaces=frozenset(),
             shared=(),
             label=(),

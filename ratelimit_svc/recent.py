@@ -165,7 +165,7 @@ def _limit(charge: Charge, window: Outcome | None) -> Told:
     told: Told = {
         "rule": charge.rule.id,
         "limit": in_words(charge.rule.limit),
-        "role": charge.role.name.lower(),
+        "role": charge.rule.role.name.lower(),
         "tenant": charge.tenant,
         "window": charge.key.decode("utf-8", "replace"),
     }

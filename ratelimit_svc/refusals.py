@@ -40,6 +40,9 @@ from ratelimit_svc.windows.token_bucket import TokenBucket
 LONGEST_US = MICROSECONDS
 """The longest that a denial is remembered."""
 
+DENIAL_BYTES = 1_500
+"""What a window costs that is remembered to be full, with what its last caller was told (measured: test_refusals)."""
+
 EXPIRED_AT_ONCE = 1_000
 """Forgotten at one time: requests are waiting."""
 
@@ -193,6 +196,11 @@ class Refusals:
         ]
         for key in over:
             del self.windows[key]
+
+
+def most_in(size: int) -> int:
+    """Return how many windows may be remembered in so many bytes (LOCAL_CACHE_SIZE_IN_BYTES); 0 bytes: 0, else at least 1."""
+    return -(-size // DENIAL_BYTES)
 
 
 def _needs(charge: Charge) -> int:

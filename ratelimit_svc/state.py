@@ -8,7 +8,7 @@ from time import monotonic, time
 
 import structlog
 
-from ratelimit_svc import __version__
+from ratelimit_svc import __version__, logs
 from ratelimit_svc.breaker import BreakerState
 from ratelimit_svc.denials import Denial
 from ratelimit_svc.errors import RulesError
@@ -60,6 +60,8 @@ class State:
     """What watches the loop; None: not yet."""
     spoilt_told_s: float = -inf
     """When a spoilt key was last told, on the clock."""
+    log_level: str = ""
+    """What is logged now; LOG_LEVEL, until someone changes it."""
     rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the rules were looked at: good or not, there is something to say."""
 
@@ -99,7 +101,7 @@ class State:
 
     def _store(self, *, up: bool, reason: str = "") -> None:
         self.store_up, self.store_reason = up, reason
-        if self.settings.ready_requires_redis:
+        if self.settings.requires_redis:
             self.health.note(STORE_AWAY, holds=not up)
 
     def on_rules(self, rules: RuleSet, files: tuple[RuleFile, ...]) -> None:
@@ -122,7 +124,8 @@ class State:
         self.rules_seen.set()
         kept = "nothing is limited yet" if self.rules is None else "the rules in force stay"
         for finding in error.findings:
-            log.error("rules not loaded", finding=str(finding), kept=kept)
+            # the reference implementation's words: people alert on them
+            log.error("Error loading new configuration: %s", finding, kept=kept)
 
     def on_shedding(self, holds: bool, why: str) -> None:  # noqa: FBT001 — a callback's
         """Note that the process sheds requests, or has ceased to."""
@@ -156,6 +159,16 @@ class State:
             log.warning("statsd server is away: it is told later", where=where, reason=reason)
         else:
             log.info("statsd server is told", where=where)
+
+    def __post_init__(self) -> None:
+        self.log_level = self.settings.log_level
+
+    def set_log_level(self, level: str) -> None:
+        """Log from this level on, until it is changed again. Whichever of both shows more shows that, too."""
+        before, self.log_level = self.log_level, level
+        logs.set_level(min(before, level, key=logs.LEVELS.__getitem__))
+        log.warning("LOG_LEVEL is changed by the debug side", level_was=before, level_is=level)
+        logs.set_level(level)
 
     def on_tls_renewed(self) -> None:
         """Note that changed TLS files are in use. Called in any thread."""

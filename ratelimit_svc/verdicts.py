@@ -45,9 +45,9 @@ def granted(plan: Plan, grant: Grant) -> Verdict:
 
 def _granted(charge: Charge, outcome: Outcome, overdrawn: bool) -> Status:  # noqa: FBT001 — the grant's
     remaining, empty_us, fits_in_us = outcome
-    if fits_in_us and charge.role is _SHADOW:
+    if fits_in_us and charge.role is _SHADOW and charge.rule.role is not _QUOTA:
         return Status(_OK, charge.rule.limit, 0, _seconds(fits_in_us))
-    if fits_in_us and (overdrawn or charge.role is _QUOTA):
+    if fits_in_us and (overdrawn or charge.rule.role is _QUOTA):
         return Status(_OVER_LIMIT, charge.rule.limit, remaining, _seconds(fits_in_us))
     return Status(_OK, charge.rule.limit, remaining, _seconds(empty_us))
 

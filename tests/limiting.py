@@ -79,6 +79,7 @@ def make(
     on_spoilt=None,
     clock=lambda: START,
     pressure=None,
+    encode=as_it_is,
     **options,
 ) -> Limiter:
     """A limiter of these rules, or without any; one that remembers no denials, and is in no hurry."""
@@ -87,7 +88,7 @@ def make(
         local=MemoryStore(clock) if local is None else local,
         clock=clock,
         decode=rls.decode,
-        encode=as_it_is,
+        encode=encode,
         metrics=Metrics(),
         options=Options(**{"store_timeout_s": 30, "queue_age_s": 30, "denial_memory_keys": 0, **options}),
         pressure=pressure,

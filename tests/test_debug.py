@@ -6,7 +6,8 @@ import json
 import aiohttp
 import pytest
 
-from ratelimit_svc.admin import debug, http
+from ratelimit_svc.admin import debug, http, recent
+from ratelimit_svc.admin.token import Token
 from ratelimit_svc.demo.child import until
 from ratelimit_svc.demo.parts import Replica
 from ratelimit_svc.model import Entry
@@ -53,7 +54,7 @@ async def test_recent_requests_are_shown(tmp_path, rules):
         assert oldest["descriptors"][0]["limits"][0]["frees_in_s"] > 3000
         unmatched = json.loads((await page(replica, "/debug/requests?unmatched"))[1])["requests"]
         assert unmatched == [newest]
-        assert (await page(replica, "/"))[1].startswith("/debug/requests: ")
+        assert "\n/debug/requests: " in (await page(replica, "/"))[1]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ async def test_a_wrong_query_is_told(query, why):
         raise AssertionError
 
     async with (
-        http.serving(debug.make_app(recent=never, most=500), "127.0.0.1", 0) as port,
+        http.serving(debug.make_app([recent.requests(recent=never, most=500)], Token()), "127.0.0.1", 0) as port,
         aiohttp.ClientSession() as session,
         session.get(f"http://127.0.0.1:{port}/debug/requests?{query}") as answer,
     ):
@@ -92,7 +93,9 @@ async def test_denials_are_logged_but_not_all_of_them(tmp_path, rules):
     env = {"LOG_FORMAT": "json", "DENIAL_LOG_INTERVAL": "1h"}
     async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
         ask(replica, Entry("tenant", "acme"), times=20)
-        denied = [line for line in map(json.loads, replica.log.read_text().splitlines()) if line["event"] == "denied"]
+        denied = [
+            line for line in map(json.loads, replica.log.read_text().splitlines()) if line["@message"] == "denied"
+        ]
     (one,) = denied
     assert 3540 <= one.pop("reset_s") <= 3660
     assert {name: one[name] for name in ("rule", "tenant", "limit", "window", "hits", "remaining", "others")} == {
@@ -126,7 +129,7 @@ async def test_warnings_of_rules_are_logged_once(tmp_path, rules):
 
         await until(reloaded, "the new rules are loaded")
         lines = [json.loads(line) for line in replica.log.read_text().splitlines()]
-        told = [line["finding"] for line in lines if line["event"].startswith("rules: this does not")]
+        told = [line["finding"] for line in lines if line["@message"].startswith("rules: this does not")]
         assert told == [finding for finding in told if "`unit`" in finding or "'unit'" in finding]
         assert len(told) == 1
         async with aiohttp.ClientSession() as session, session.get(f"{replica.http}/healthcheck?verbose") as answer:
@@ -141,7 +144,7 @@ async def test_strict_rules_are_refused_for_what_is_odd(tmp_path, rules, setting
     starting = asyncio.create_task(replica.start())
 
     async def refused() -> bool:
-        return replica.log.exists() and "rules not loaded" in replica.log.read_text()
+        return replica.log.exists() and "Error loading new configuration: " in replica.log.read_text()
 
     try:
         await until(refused, "the rules are refused")

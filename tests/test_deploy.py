@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -183,11 +184,22 @@ def test_dockerfile_copies_what_exists_and_runs_as_nobody():
     for line in (
         "FROM ${BASE_IMAGE}",
         "USER 65534:65534",
-        "EXPOSE 8080 8081",
+        "EXPOSE 8080 8081 6070 19001",
         'ENTRYPOINT ["ratelimit-svc"]',
         'CMD ["serve"]',
     ):
         assert line in text.splitlines()
+
+
+def test_the_image_has_the_reference_implementations_programs():
+    """By the absolute paths that manifests call: each is a program of the wheel."""
+    text = (ROOT / "deploy/Dockerfile").read_text()
+    (names,) = re.findall(
+        r"^RUN for name in (.*); do ln -s /opt/ratelimit-svc/bin/\$name /bin/\$name; done$", text, re.MULTILINE
+    )
+    assert names.split() == ["ratelimit", "ratelimit_client", "ratelimit_config_check"]
+    programs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert {*names.split(), "ratelimit-svc"} == programs.keys()
 
 
 # ── Kubernetes and Istio ──────────────────────────────────────────────────────────────────────────────────────────────

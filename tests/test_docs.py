@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
-from ratelimit_svc.admin import debug
+from ratelimit_svc.admin import control, process, recent
 from ratelimit_svc.cli import _parser
 from ratelimit_svc.denials import Denial
 from ratelimit_svc.metrics import page as metrics_page
@@ -16,8 +16,19 @@ from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.tables import TABLES
 from ratelimit_svc.settings import TABLE
+from ratelimit_svc.settings import page as settings_page
+from ratelimit_svc.settings.reference import ELSEWHERE, REFERENCE
 
 DEBUG_PORT = next(setting.default for setting in TABLE if setting.variable == "DEBUG_PORT")
+DEBUG_PATHS: dict[str, frozenset[str]] = {
+    recent.REQUESTS: recent.PARAMETERS,
+    process.RLCONFIG: frozenset(),
+    process.STATS: frozenset({"format"}),
+    process.STACKS: frozenset(),
+    control.LOG_LEVEL: frozenset({"level"}),
+    control.RELOAD: frozenset(),
+}
+"""What may be asked of the debug side, and how."""
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
 RULES = (PROJECT / "docs/rules.md").read_text()
@@ -47,8 +58,8 @@ def test_every_command_on_the_pages_is_one():
             assert words[1] in targets, line
         elif words[0] == "curl":
             url = urlsplit(f"http://{words[-1]}")
-            assert (str(url.port), url.path) == (DEBUG_PORT, debug.REQUESTS), line
-            assert parse_qs(url.query, keep_blank_values=True).keys() <= debug.PARAMETERS, line
+            assert str(url.port) == DEBUG_PORT, line
+            assert parse_qs(url.query, keep_blank_values=True).keys() <= DEBUG_PATHS[url.path], line
         elif words[0] == "docker":
             assert services_of(line) <= COMPOSE["services"].keys(), line
         else:
@@ -100,9 +111,17 @@ def test_every_variable_in_the_readme_is_a_setting_with_that_default():
         shown = [default.strip() for default in defaults.split(",")]
         for variable, default in zip(variables, shown, strict=True):
             assert settings[variable].default == ("" if default.startswith("(") else default), variable
+    known = settings.keys() | composed | REFERENCE.keys() | set(ELSEWHERE)
     for page in PAGES:
         for variable in re.findall(r"`([A-Z]+_[A-Z_]+)`", page.read_text()):
-            assert variable in settings.keys() | composed, f"{page.name}: {variable}"
+            assert variable in known or variable.startswith("OTEL_"), f"{page.name}: {variable}"
+
+
+def test_the_page_of_settings_is_current():
+    """`make docs` has been run, and no setting is missing on it."""
+    page = (PROJECT / "docs/settings.md").read_text()
+    assert page == settings_page.text()
+    assert set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE)) == {setting.variable for setting in TABLE}
 
 
 def test_every_rule_key_is_on_the_reference_page_and_every_key_there_is_one():
@@ -137,8 +156,8 @@ def headings(page: str) -> set[str]:
 def test_the_page_on_why_has_every_parameter_and_every_word_of_the_log():
     """What /debug/requests takes, what a denial's line says, and what the access log is told are on docs/why.md."""
     page = (PROJECT / "docs/why.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == debug.PARAMETERS
-    (line,) = re.findall(r"^denied  (.*)$", page, re.MULTILINE)
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == recent.PARAMETERS
+    (line,) = re.findall(r" msg=denied (.*)$", page, re.MULTILINE)
     assert set(re.findall(r"(\w+)=", line)) == set(Denial._fields)
     told = set(re.findall(r"ratelimit:(\w+)\)%", page))
     assert {"rule", "tenant", "reset"} <= told <= {"rule", "tenant", "reset", "descriptors", "metadata"}

@@ -192,7 +192,7 @@ async def test_a_verdict_that_cannot_be_written_costs_nobody_else_anything(held)
     """Whoever cannot be told the store's verdict is told the policy's; the others of the batch are told theirs."""
     faults: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(repr(context.get("exception"))))
-    limiter, broken = make(held), [True]
+    broken = [True]
 
     def encode(verdict: Verdict, *_: Any) -> Any:
         if broken and verdict.statuses[0].remaining == 3:
@@ -200,7 +200,7 @@ async def test_a_verdict_that_cannot_be_written_costs_nobody_else_anything(held)
             raise OverflowError
         return verdict
 
-    limiter._encode = encode
+    limiter = make(held, encode=encode)
     first = asyncio.gather(
         *(tell(limiter, asks(f"tenant={name}", hits=hits)) for name, hits in (("a", 1), ("b", 2), ("c", 1)))
     )

@@ -12,16 +12,17 @@ PACKAGE = Path(ratelimit_svc.__file__).parent
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "__main__",
+        "__main__ shims",
         "cli",
         "loadtest",
         "demo",
         "server",
         "state recent",
+        "go_flags",
         "wire admin settings logs",
         "limiter statsd",
-        "unanswered",
-        "denials dynamic_metadata policy group_commit refusals",
+        "unanswered telling",
+        "denials dynamic_metadata response_headers policy group_commit refusals",
         "plans waiting verdicts deadlines metrics health garbage pressure",
         "owed",
         "rules store",

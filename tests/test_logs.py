@@ -13,7 +13,7 @@ import structlog
 
 from ratelimit_svc import logs
 
-UTC_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z"
+SECOND = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
 
 
 @pytest.fixture(autouse=True)
@@ -35,21 +35,49 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_text(capsys: pytest.CaptureFixture[str]) -> None:
-    """A text line has the time in UTC, the level, the event, and then what belongs to it."""
+    """A text line has the time in UTC, the level, the message, and then what belongs to it."""
     logs.configure("info", "text")
     structlog.get_logger().info("rules loaded", file=Path("a b.yaml"), domains=2, ready=True)
     (line,) = lines(capsys)
-    assert re.fullmatch(rf'time={UTC_TIME} level=info event="rules loaded" file="a b.yaml" domains=2 ready=true', line)
+    assert re.fullmatch(rf'time="{SECOND}Z" level=info msg="rules loaded" file="a b.yaml" domains=2 ready=true', line)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("plain-Text.1", "plain-Text.1"),
+        ("a/b@c^d+e-f.g", "a/b@c^d+e-f.g"),
+        ("under_score", "under_score"),
+        ("", ""),
+        ("two words", '"two words"'),
+        ("host:1", '"host:1"'),
+        ('say "no"', r'"say \"no\""'),
+        ("back\\slash", r'"back\\slash"'),
+        ("one\ntwo\tthree", r'"one\ntwo\tthree"'),
+        ("\x00\x1b\x7f", r'"\x00\x1b\x7f"'),
+        ("Zürich", '"Zürich"'),
+        ("\u200b\U000e0001", r'"\u200b\U000e0001"'),
+        (1.5, "1.5"),
+        (-3, "-3"),
+        (None, "None"),
+    ],
+)
+def test_values_are_quoted_as_logrus_does(capsys: pytest.CaptureFixture[str], value: object, written: str) -> None:
+    """Letters, digits and -._/@^+ stand as they are; all else between quotes, escaped as by Go's %q."""
+    logs.configure("info", "text")
+    structlog.get_logger().info("told", value=value)
+    (line,) = lines(capsys)
+    assert line.partition(" msg=")[2] == f"told value={written}"
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """A JSON line is one object with the same."""
+    """A JSON line is one object with the same, under the reference implementation's names."""
     logs.configure("info", "json")
     structlog.get_logger().warning("store away", since=1.5, kind="redis")
     (line,) = lines(capsys)
     found = json.loads(line)
-    assert re.fullmatch(UTC_TIME, found.pop("time"))
-    assert found == {"level": "warning", "event": "store away", "since": 1.5, "kind": "redis"}
+    assert re.fullmatch(rf"{SECOND}\.\d+Z", found.pop("@timestamp"))
+    assert found == {"level": "warning", "@message": "store away", "since": 1.5, "kind": "redis"}
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -91,9 +119,9 @@ def test_libraries_look_the_same(capsys: pytest.CaptureFixture[str], log_format:
     (line,) = lines(capsys)
     if log_format == "json":
         found = json.loads(line)
-        assert (found["event"], found["level"], found["logger"]) == ("no luck", "error", "aiohttp.server")
+        assert (found["@message"], found["level"], found["logger"]) == ("no luck", "error", "aiohttp.server")
     else:
-        assert re.fullmatch(rf'time={UTC_TIME} level=error event="no luck" logger=aiohttp.server', line)
+        assert re.fullmatch(rf'time="{SECOND}Z" level=error msg="no luck" logger=aiohttp.server', line)
 
 
 def shown(capsys: pytest.CaptureFixture[str], level: str) -> tuple[list[str], list[str]]:
@@ -104,10 +132,11 @@ def shown(capsys: pytest.CaptureFixture[str], level: str) -> tuple[list[str], li
         getattr(ours, name)("ours")
         getattr(library, name)("library")
     found = [json.loads(line) for line in lines(capsys)]
-    return tuple([each["level"] for each in found if each["event"] == who] for who in ("ours", "library"))  # type: ignore[return-value] # two of them
+    return tuple([each["level"] for each in found if each["@message"] == who] for who in ("ours", "library"))  # type: ignore[return-value] # two of them
 
 
-ALL = ["debug", "info", "warning", "error", "critical"]
+ALL = ["debug", "info", "warning", "error", "fatal"]
+"""As logrus calls them."""
 SHOWN = {
     "trace": (ALL, ALL),
     "debug": (ALL, ALL[2:]),
@@ -135,4 +164,15 @@ def test_loggers_made_before_obey(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "json")
     logger.info("shown")
     (line,) = lines(capsys)
-    assert json.loads(line)["event"] == "shown"
+    assert json.loads(line)["@message"] == "shown"
+
+
+def test_the_level_can_be_changed_later(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of ours and of the libraries', and back; the format stays."""
+    logs.configure("warning", "json")
+    ours, library = structlog.get_logger(), logging.getLogger("some.library")
+    for level in ("trace", "error"):
+        logs.set_level(level)
+        ours.info(f"{level}: ours")
+        library.info(f"{level}: library")
+    assert [json.loads(line)["@message"] for line in lines(capsys)] == ["trace: ours", "trace: library"]

@@ -1,6 +1,7 @@
 """Denials that are remembered: never wrong within one process, and stale by little where others change what is counted."""
 
 import asyncio
+import tracemalloc
 from functools import partial
 from itertools import count
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.model import Algorithm, Code, Grant, Limit, Outcome, Overdraft, Plan, Role, Rule, Unit, Verdict
 from ratelimit_svc.plans import Planner
-from ratelimit_svc.refusals import EXPIRED_AT_ONCE, Refusals
+from ratelimit_svc.refusals import DENIAL_BYTES, EXPIRED_AT_ONCE, Refusals, most_in
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.wire import rls
@@ -364,6 +365,31 @@ async def test_a_denial_that_was_on_its_way_does_not_outlive_a_refund(held, cloc
     verdicts = await answers.wait(2)
     assert [verdict.code for verdict in verdicts] == [Code.OVER_LIMIT, Code.OK]
     assert (await tell(limiter, sends("d0 1"))).code is Code.OK
+
+
+@pytest.mark.parametrize(("size", "windows"), [(0, 0), (1, 1), (DENIAL_BYTES, 1), (524_288, 350), (10**8, 66_667)])
+def test_bytes_of_memory_are_a_number_of_windows(size, windows):
+    """LOCAL_CACHE_SIZE_IN_BYTES: 0 says nothing, and the least is one."""
+    assert most_in(size) == windows
+
+
+async def test_what_a_denial_takes_is_near_what_it_is_said_to_take(held, clock):
+    """Denied by the store, told again from memory, and its plan forgotten by now by all others."""
+    rules = rules_of((rule(0, Limit(0, Unit.MINUTE)),))
+    limiter = remembering(held, clock, rules=rules, denial_memory_keys=10_000, plan_memory_bytes=1, encode=rls.encode)
+    await limiter.ask(asks("d0=before"))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(1000):
+            for _ in range(2):
+                await limiter.ask(asks(f"d0=tenant-{number}"))
+            held.batches.clear()
+        used = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(limiter.refusals) == 1001
+    assert 0.6 * DENIAL_BYTES < used / 1000 < 1.1 * DENIAL_BYTES
 
 
 async def test_new_rules_act_at_once(store, clock):

@@ -383,6 +383,8 @@ def by_protobuf(verdict: Verdict) -> bytes:
                     status.current_limit.unit_multiplier.value = told.limit.multiplier
         if told.reset_s is not None:
             status.duration_until_reset.seconds = told.reset_s
+    for name, number in verdict.headers:
+        message.response_headers_to_add.add(key=name, value=str(number))
     if verdict.metadata is not None:
         message.dynamic_metadata.update(verdict.metadata)
     return message.SerializeToString()
@@ -405,6 +407,7 @@ verdicts_ = st.builds(
     st.sampled_from(Code),
     st.lists(told_statuses, max_size=4).map(tuple),
     st.none() | st.dictionaries(texts, plain_values, max_size=2),
+    st.lists(st.tuples(texts, uint32), max_size=3).map(tuple),
 )
 
 

@@ -10,6 +10,7 @@ from ratelimit_svc import logs
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.model import Algorithm
 from ratelimit_svc.settings import TABLE, Setting, Settings
+from ratelimit_svc.settings.accepted import AcceptedSettings
 
 PACKAGE = Path(__file__).resolve().parent.parent / "ratelimit_svc"
 
@@ -31,7 +32,8 @@ def refused(**environ: str) -> str:
 
 def test_every_setting_is_documented() -> None:
     """Each field of Settings stands in the table, with a sentence, and nothing else does."""
-    assert [setting.field for setting in TABLE] == [field.name for field in dataclasses.fields(Settings)]
+    assert [setting.field for setting in TABLE] == [field.name for field in dataclasses.fields(Settings)][:-1]
+    assert dataclasses.fields(Settings)[-1].name == "warnings"
     for setting in TABLE:
         assert setting.doc.endswith("."), setting.field
         assert setting.kind.rule, setting.field
@@ -103,9 +105,12 @@ def test_an_error_names_the_flag() -> None:
 
 
 def test_there_is_no_flag_for_a_password() -> None:
-    """A password in a flag would be seen by every user of the machine."""
-    secrets = {setting.field for setting in TABLE if setting.flag is None}
-    assert secrets - {"dog_statsd_mogrifier"} == {f"redis{which}{kind}_auth" for which in ("", "_per_second") for kind in ("", "_sentinel")}
+    """A password in a flag would be seen by every user of the machine. What has no effect has no flag either."""
+    idle = {field.name for field in dataclasses.fields(AcceptedSettings)}
+    secrets = {setting.field for setting in TABLE if setting.flag is None} - idle
+    assert not any(setting.flag for setting in TABLE if setting.field in idle)
+    redis = {f"redis{which}{kind}_auth" for which in ("", "_per_second") for kind in ("", "_sentinel")}
+    assert secrets - {"dog_statsd_mogrifier"} == {*redis, "debug_token"}
     with pytest.raises(SettingsError, match="no such flag: redis_auth"):
         Settings.from_environment({}, {"redis_auth": "secret"})
 
@@ -267,6 +272,34 @@ def test_tls_as_the_reference_names_it(pem: Path) -> None:
     assert read(**environ).tls_files == (pem, pem, None, None)
     environ |= {"GRPC_CLIENT_TLS_CACERT": str(pem), "GRPC_CLIENT_TLS_SAN": "envoy.example"}
     assert read(**environ).tls_files == (pem, pem, pem, "envoy.example")
+
+
+def test_tls_as_envoy_gateway_names_it(pem: Path) -> None:
+    """GRPC_SERVER_TLS_CA_CERT is GRPC_CLIENT_TLS_CACERT; both may be set, and then to the same file."""
+    both = {"GRPC_CLIENT_TLS_CACERT": str(pem), "GRPC_SERVER_TLS_CA_CERT": str(pem)}
+    environ = {"GRPC_SERVER_USE_TLS": "true", "GRPC_SERVER_TLS_CERT": str(pem), "GRPC_SERVER_TLS_KEY": str(pem)}
+    assert read(**environ, GRPC_SERVER_TLS_CA_CERT=str(pem)).tls_files == (pem, pem, pem, None)
+    assert read(**environ, **both).tls_files == (pem, pem, pem, None)
+    assert refused(**environ, **both | {"GRPC_SERVER_TLS_CA_CERT": "/other.pem"}) == (
+        f"GRPC_CLIENT_TLS_CACERT='{pem}' and GRPC_SERVER_TLS_CA_CERT='/other.pem' mean the same, and differ: set one of them"
+    )
+    text = refused(**environ, GRPC_SERVER_TLS_CA_CERT="/nowhere/x.pem")
+    assert text == "GRPC_SERVER_TLS_CA_CERT='/nowhere/x.pem': cannot be read: No such file or directory"
+
+
+def test_the_token_of_the_debug_side(pem: Path) -> None:
+    """In the environment, where no repr shows it, or in a file that can be read; not in both."""
+    assert "secret" not in repr(read(DEBUG_TOKEN="secret"))
+    assert read(DEBUG_TOKEN_FILE=str(pem)).debug_token_path == pem
+    assert refused(DEBUG_TOKEN_FILE="/nowhere").startswith("DEBUG_TOKEN_FILE='/nowhere': cannot be read")
+    assert refused(DEBUG_TOKEN="a", DEBUG_TOKEN_FILE=str(pem)).startswith("DEBUG_TOKEN and DEBUG_TOKEN_FILE are both")
+
+
+@pytest.mark.parametrize("variable", ["READY_REQUIRES_REDIS", "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION"])
+def test_readiness_may_follow_redis(variable: str) -> None:
+    """By our name for it, or by the reference implementation's; not by default."""
+    assert read(**{variable: "true"}).requires_redis
+    assert not read().requires_redis
 
 
 @pytest.mark.parametrize("missing", ["GRPC_SERVER_TLS_CERT", "GRPC_SERVER_TLS_KEY", "GRPC_CLIENT_TLS_CACERT"])

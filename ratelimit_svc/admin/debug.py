@@ -1,58 +1,91 @@
 """The debug side: what people ask who wonder why something is limited, or why nothing is. On loopback unless opened.
 
-    GET  /                       what there is
-    GET  /debug/requests         the recent distinct requests, the rule each met or why none, its windows now and when they free
-         ?limit=50 &domain=shop &entry=tenant=acme &unmatched
+    GET  /                       what there is, a line each: `path: help`
+    GET  path                    shows something; any method but POST does, where there is something to change, else any at all
+    POST path                    changes something, for those who have the token
 
-It shows what callers sent (descriptor values), so it has a port of its own. Nothing here changes anything.
+It shows what callers sent (descriptor values), so it has a port of its own. What there is, is told to `make_app`: `recent`,
+`process` and `control` have it.
+
+Rule 1: nothing is changed but by POST with the token (`token`), so that no page in anybody's browser can.
+Rule 2: bodies are not read: what is to be changed stands in the query.
 """
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import NamedTuple
 
 from aiohttp import web
 
-REQUESTS = "/debug/requests"
-PARAMETERS = frozenset({"limit", "domain", "entry", "unmatched"})
-"""What may be said of the requests that are wanted."""
+from ratelimit_svc.admin.http import in_time, missing
+from ratelimit_svc.admin.token import Token
+
+Query = Mapping[str, str]
 
 
-def make_app(*, recent: Callable[[int, str, str, bool], Awaitable[Mapping[str, Any]]], most: int) -> web.Application:
+class Endpoint(NamedTuple):
+    """One path, and what is there. It shows something, changes something, or both."""
+
+    path: str
+    """With a `/` at its end, all below it as well."""
+    help: str
+    """A line of the index."""
+    show: Callable[[Query], Awaitable[web.Response]] | None = None
+    change: Callable[[Query], str] | None = None
+    """Returns what to say. Raises ValueError, with what to say, for a query that makes no sense."""
+
+
+def text(lines: str, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    """Return lines as an answer; each ends in a newline."""
+    return web.Response(text=lines, status=status)
+
+
+def make_app(endpoints: Iterable[Endpoint], token: Token) -> web.Application:
     """Build the application.
 
     Args:
-        recent: how many, of which domain, with which entry, only those that no rule limits → what is known of them.
-        most: how many may be asked for at once.
+        endpoints: what there is.
+        token: who may change something.
     """
-
-    async def requests(request: web.Request) -> web.Response:
-        query = request.query
-        limit = query.get("limit", "50")
-        if not limit.isdecimal() or len(limit) > len(str(most)) or not 1 <= int(limit) <= most:
-            return web.Response(
-                text=f"limit={limit}: must be a whole number from 1 to {most}\n", status=HTTPStatus.BAD_REQUEST
-            )
-        if unknown := query.keys() - PARAMETERS:
-            return web.Response(
-                text=f"{min(unknown)}: unknown; there are limit, domain, entry and unmatched\n",
-                status=HTTPStatus.BAD_REQUEST,
-            )
-        entry, unmatched = query.get("entry", ""), query.get("unmatched", "false").lower()
-        if entry and "=" not in entry:
-            return web.Response(text=f"entry={entry}: must be key=value\n", status=HTTPStatus.BAD_REQUEST)
-        if unmatched not in ("", "true", "false"):
-            return web.Response(text=f"unmatched={unmatched}: must be true or false\n", status=HTTPStatus.BAD_REQUEST)
-        found = await recent(int(limit), query.get("domain", ""), entry, unmatched != "false")
-        text = await asyncio.to_thread(json.dumps, found, indent=2, ensure_ascii=False)
-        return web.Response(text=text, content_type="application/json")
+    each = sorted(endpoints)
+    lines = "".join(f"{endpoint.path}: {endpoint.help}\n" for endpoint in each)
 
     async def index(_: web.Request) -> web.Response:
-        return web.Response(text=f"{REQUESTS}: recent distinct requests, their rules and windows\n")
+        return text(lines)
 
-    app = web.Application()
-    app.router.add_get("/", index)
-    app.router.add_get(REQUESTS, requests)
+    app = web.Application(middlewares=[in_time])
+    app.router.add_route("*", "/", index)
+    for endpoint in each:
+        answer = _answering(endpoint, token)
+        app.router.add_route("*", endpoint.path, answer)
+        if endpoint.path.endswith("/"):
+            app.router.add_route("*", endpoint.path + "{below:.+}", answer)
+    app.router.add_route("*", "/{path:.*}", missing)
     return app
+
+
+def _answering(endpoint: Endpoint, token: Token) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(request: web.Request) -> web.Response:
+        if endpoint.change is not None and request.method == "POST":
+            refusal = await asyncio.to_thread(token.refuses, request.headers.get("Authorization", ""))
+            if refusal is None:
+                return _changed(endpoint.change, request.query)
+            refused = text(f"{refusal.text}\n", refusal.status)
+            if refusal.status is HTTPStatus.UNAUTHORIZED:
+                refused.headers["WWW-Authenticate"] = "Bearer"
+            return refused
+        if endpoint.show is not None:
+            return await endpoint.show(request.query)
+        refused = text(f"{endpoint.path}: {endpoint.help}\n", HTTPStatus.METHOD_NOT_ALLOWED)
+        refused.headers["Allow"] = "POST"
+        return refused
+
+    return answer
+
+
+def _changed(change: Callable[[Query], str], query: Query) -> web.Response:
+    try:
+        return text(f"{change(query)}\n")
+    except ValueError as error:
+        return text(f"{error}\n", HTTPStatus.BAD_REQUEST)

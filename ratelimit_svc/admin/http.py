@@ -8,6 +8,9 @@ Paths, statuses and bodies are the reference implementation's, which takes any m
 when the fault is ours, and every refusal says why.
 
 Knows no protobuf, no limiter, no store: the server hands functions over.
+
+Rule 1: what is slow, large or too many is bounded, here and on the debug side: a request with its body has `ANSWER_SECONDS`, and when
+        there are `MOST_CONNECTIONS` the oldest makes room. So who opens many and says nothing keeps no probe out.
 """
 
 import asyncio
@@ -24,6 +27,15 @@ from ratelimit_svc.model import Code
 
 MOST_BODY_BYTES = 1024 * 1024
 """A request for one decision is a few hundred bytes; nobody needs to send us more than this."""
+
+ANSWER_SECONDS = 10.0
+"""So long a request may take from its headers to its answer, its body included."""
+
+MOST_CONNECTIONS = 512
+"""Probes, a Prometheus and some people need a dozen."""
+
+NOT_FOUND = "404 page not found\n"
+"""What Go says, and so the reference implementation."""
 
 CLOSING_SECONDS = 2.0
 """What is under way when the server closes has so long: every answer here takes milliseconds."""
@@ -75,10 +87,34 @@ def make_app(
         body, content_type = await asyncio.to_thread(render_metrics)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    app = web.Application(client_max_size=MOST_BODY_BYTES)
-    for path, handler in (("/healthcheck", healthcheck), ("/json", json), ("/metrics", metrics)):
+    app = web.Application(client_max_size=MOST_BODY_BYTES, middlewares=[in_time])
+    for path, handler in (
+        ("/healthcheck", healthcheck),
+        ("/json", json),
+        ("/metrics", metrics),
+        ("/{path:.*}", missing),
+    ):
         app.router.add_route("*", path, handler)
     return app
+
+
+async def missing(_: web.Request) -> web.Response:
+    """Answer for a path that is none."""
+    return web.Response(text=NOT_FOUND, status=HTTPStatus.NOT_FOUND, headers={"X-Content-Type-Options": "nosniff"})
+
+
+@web.middleware
+async def in_time(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Answer 408 where an answer takes too long: nearly always, because the body does not come."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await handler(request)
+    except TimeoutError:
+        late = web.Response(text="the request took too long\n", status=HTTPStatus.REQUEST_TIMEOUT)
+        late.force_close()
+        return late
 
 
 @asynccontextmanager
@@ -89,18 +125,33 @@ async def serving(app: web.Application, host: str, port: int) -> AsyncIterator[i
 
     Error handling: OSError if the address cannot be had. An error in a handler is logged by aiohttp, and answered 500.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSING_SECONDS)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSING_SECONDS, lingering_time=CLOSING_SECONDS)
     await runner.setup()
+    server = runner.server
+    assert server is not None
     try:
-        await _site(runner, host, port).start()
-        yield runner.addresses[0][1]
+        listening = await _listen(lambda: _let_in(server), host, port)
+        try:
+            bound: int = listening.sockets[0].getsockname()[1]
+            yield bound
+        finally:
+            listening.close()
     finally:
         await runner.cleanup()
 
 
-def _site(runner: web.AppRunner, host: str, port: int) -> web.BaseSite:
+async def _listen(let_in: Callable[[], asyncio.BaseProtocol], host: str, port: int) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
     if host != "::":
-        return web.TCPSite(runner, host, port)
+        return await loop.create_server(let_in, host, port)
     # asyncio would make this IPv6 only; in Go, and so in manifests written for the reference implementation, it is both.
     dual = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-    return web.SockSite(runner, dual)
+    return await loop.create_server(let_in, sock=dual)
+
+
+def _let_in(server: web.Server) -> asyncio.BaseProtocol:
+    """Make a connection's protocol. The library keeps connections in the order in which they came."""
+    open_ = [each for each in server.connections if each.transport is not None and not each.transport.is_closing()]
+    if len(open_) >= MOST_CONNECTIONS and open_[0].transport is not None:
+        open_[0].transport.abort()
+    return server()

@@ -28,6 +28,7 @@ HEADER = f"""\
 HEALTH_CHECK = {
     "timeout": "1s",
     "interval": "2s",
+    "no_traffic_interval": "2s",  # by default 60 s: after a quiet while Envoy would not notice in DRAIN_DELAY that one goes
     "unhealthy_threshold": 2,
     "healthy_threshold": 1,
     "grpc_health_check": {},

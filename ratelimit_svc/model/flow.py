@@ -73,6 +73,7 @@ class Charge(NamedTuple):
     hits: int
     """0 … MAX_HITS; 0 for checks, and for refunds that the rule forbids. Of an undo, no more than were charged."""
     role: Role
+    """Its rule's, but SHADOW where whatever it meets the request passes: its rule then says in which words it is told."""
     rule: Rule
     kind: Kind = Kind.POSITIVE
     overdraft: Overdraft = Overdraft.NEVER
@@ -164,3 +165,5 @@ class Verdict(NamedTuple):
     statuses: tuple[Status, ...]
     metadata: Mapping[str, Any] | None = None
     """`dynamic_metadata`, where it is asked for."""
+    headers: tuple[tuple[str, int], ...] = ()
+    """`response_headers_to_add`, where they are asked for."""

@@ -84,6 +84,8 @@ class Reading:
     """What counts where a limit does not say."""
     rules: list[Rule]
     """All rules so far."""
+    quota_mode: bool = False
+    """Every limit is a quota that is no shadow."""
     top: dict[tuple[str, str | None], tuple[str, int]] = field(default_factory=dict)
     """Where each descriptor of the first level stands: file and line."""
     keys: set[str] = field(default_factory=set)
@@ -174,7 +176,7 @@ def _rules(reading: Reading, descriptor: Fields, path: Path) -> tuple[Rule, ...]
         Rule(
             id=path.id + suffix,
             limit=_limit(each, reading.algorithm, several=several),
-            role=_role(descriptor, each),
+            role=_role(descriptor, each, Role.QUOTA if reading.quota_mode else Role.GATE),
             on_store_failure=each.values.get("on_store_failure", OnStoreFailure.LOCAL),
             overdraft=each.values.get("overdraft", Overdraft.AUTO),
             refunds=each.values.get("refunds", True),
@@ -197,8 +199,8 @@ def _limit(fields: Fields, algorithm: Algorithm, *, several: bool) -> Limit | No
     return limit_of(fields, algorithm)
 
 
-def _role(descriptor: Fields, limit: Fields) -> Role:
-    """What the descriptor says, unless the limit itself says other."""
+def _role(descriptor: Fields, limit: Fields, usual: Role) -> Role:
+    """What the descriptor says, unless the limit itself says other; what is usual where neither says anything."""
     said: dict[str, Any] = descriptor.values | limit.values
     shadow, quota = said.get("shadow_mode", False), said.get("quota_mode", False)
     if shadow and quota:
@@ -209,7 +211,7 @@ def _role(descriptor: Fields, limit: Fields) -> Role:
             descriptor.odd(name, f"`{name}` does nothing with `unlimited: true`; remove one of them")
     if shadow:
         return Role.SHADOW
-    return Role.QUOTA if quota else Role.GATE
+    return Role.QUOTA if quota else usual
 
 
 def _replaces(reading: Reading, limit: Fields, own: set[str]) -> frozenset[str]:

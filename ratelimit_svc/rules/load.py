@@ -42,10 +42,11 @@ class _Part:
 class _Loading:
     """All files while they are read."""
 
-    def __init__(self, *, strict: bool, merge_domains: bool, algorithm: Algorithm) -> None:
+    def __init__(self, *, strict: bool, merge_domains: bool, algorithm: Algorithm, quota_mode: bool) -> None:
         self._strict = strict
         self._merge_domains = merge_domains
         self._algorithm = algorithm
+        self._quota_mode = quota_mode
         self._parts: dict[str, _Part] = {}
         self._rules: list[Rule] = []
         self._errors: list[Finding] = []
@@ -84,7 +85,8 @@ class _Loading:
         if self._errors:
             raise RulesError(self._errors)
         domains = {name: Domain(name, part.tenant, Node.of(part.children)) for name, part in self._parts.items()}
-        return RuleSet(domains, tuple(self._rules), (*self._warnings, *self._strays), self._algorithm)
+        warnings = (*self._warnings, *self._strays)
+        return RuleSet(domains, tuple(self._rules), warnings, self._algorithm, self._quota_mode)
 
     def _domain(self, document: Document, root: nodes.YamlNode | None) -> None:
         if root is None:
@@ -97,7 +99,7 @@ class _Loading:
         part = self._part(document, fields)
         if "tenant" in fields.values:
             part.tenants.append(fields)
-        reading = Reading(document, self._algorithm, self._rules)
+        reading = Reading(document, self._algorithm, self._rules, quota_mode=self._quota_mode)
         if part.reading is not None:  # another file of the domain
             reading = replace(part.reading, document=document)
         part.reading = reading
@@ -132,6 +134,7 @@ def load(
     strict: bool = False,
     merge_domains: bool = False,
     algorithm: Algorithm = Algorithm.SLIDING_WINDOW,
+    quota_mode: bool = False,
 ) -> RuleSet:
     """Compile all files into one rule set.
 
@@ -141,12 +144,13 @@ def load(
         merge_domains: several files may describe one domain; they are put together in the order of their names
             (MERGE_DOMAIN_CONFIG).
         algorithm: what counts where no rule says how (DEFAULT_ALGORITHM).
+        quota_mode: read each limit as if its rule said `quota_mode`, unless it is a shadow (QUOTA_MODE).
 
     Raises:
         RulesError: With everything that is wrong in all of them.
     """
     files = sorted(files, key=lambda file: file.name) if merge_domains else list(files)
-    loading = _Loading(strict=strict, merge_domains=merge_domains, algorithm=algorithm)
+    loading = _Loading(strict=strict, merge_domains=merge_domains, algorithm=algorithm, quota_mode=quota_mode)
     for file in files:
         loading.take(file)
     return loading.end(files=len(files))

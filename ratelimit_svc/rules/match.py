@@ -144,6 +144,8 @@ class RuleSet:
     """What in the files does not do what it seems to, and is an error where rules are read strictly."""
     algorithm: Algorithm = Algorithm.SLIDING_WINDOW
     """What counts where no rule says how: the limits that requests bring along (DEFAULT_ALGORITHM)."""
+    quota_mode: bool = False
+    """Every gate is a quota, and what no rule limits is one that has room (QUOTA_MODE)."""
 
     def __repr__(self) -> str:
         return f"<RuleSet [{len(self.domains)} domains, {len(self.rules)} rules]>"

@@ -50,7 +50,7 @@ def in_words(limit: Limit | None) -> str:
 
 def _period(limit: Limit) -> str:
     if limit.unit is None:
-        return _span(limit.period_us)
+        return span(limit.period_us)
     return limit.unit.name.lower() if limit.multiplier == 1 else f"{limit.multiplier} {_UNITS[limit.unit]}"
 
 
@@ -59,11 +59,12 @@ def _how(limit: Limit) -> str:
         return f"at once up to {limit.most} (token bucket)"
     if limit.algorithm is Algorithm.FIXED_WINDOW:
         return _BEGINNINGS[limit.align]
-    width = _span(-(-limit.window_us // limit.slices))
+    width = span(-(-limit.window_us // limit.slices))
     return f"sliding in {limit.slices} slices of {width}" if limit.slices > 1 else f"sliding in 1 slice of {width}"
 
 
-def _span(time_us: int) -> str:
+def span(time_us: int) -> str:
+    """A time: `16.667 ms`."""
     unit_us, name = next(row for row in _SPANS if time_us >= row[0])
     return f"{time_us / unit_us:.6g} {name}"
 

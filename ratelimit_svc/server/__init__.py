@@ -14,7 +14,7 @@ from math import inf
 
 import structlog
 
-from ratelimit_svc import __version__, garbage, pressure
+from ratelimit_svc import __version__, garbage, pressure, refusals
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter, Options
 from ratelimit_svc.metrics import Metrics
@@ -57,6 +57,8 @@ async def serve(settings: Settings) -> None:
     shown by health; they end nothing.
     """
     stop, look = asyncio.Event(), asyncio.Event()
+    for warning in settings.warnings:
+        log.warning(warning)
     async with AsyncExitStack() as life:
         # build
         on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
@@ -102,16 +104,15 @@ async def serve(settings: Settings) -> None:
         sys.setswitchinterval(SWITCH_S)
         if replicas is not None:
             await life.enter_async_context(store.announced(replicas, stop))
-        grpc_port = await engine.start(settings.grpc_host, settings.grpc_port)
-        life.push_async_callback(engine.stop, 0)
-        ports = await life.enter_async_context(listeners.sides(settings, state, page, limiter, windows))
-        await life.enter_async_context(stats.told(settings, state, metrics, page, stop))
+        grpc = await life.enter_async_context(listeners.grpc_side(settings, engine))
+        ports = await life.enter_async_context(listeners.sides(settings, state, limiter, windows, page=page, look=look))
+        await life.enter_async_context(stats.told(settings, state, page, stop))
         await life.enter_async_context(running("health", publish_health(state.health, watched), stop))
 
         # ready
         log.info(
             "listening",
-            grpc=f"{settings.grpc_host}:{grpc_port}",
+            grpc=grpc,
             http=f"{settings.host}:{ports.http}",
             debug=f"{settings.debug_host}:{ports.debug}",
             version=__version__,
@@ -138,9 +139,10 @@ def _options(settings: Settings) -> Options:
         owed_keys=settings.owed_keys,
         queue_limit=settings.queue_limit,
         queue_age_s=settings.queue_age_us / MICROSECONDS,
-        denial_memory_keys=settings.denial_memory_keys,
+        denial_memory_keys=refusals.most_in(settings.local_cache_bytes) or settings.denial_memory_keys,
         plan_memory_bytes=settings.plan_memory_bytes,
         key_prefix=settings.cache_key_prefix,
+        header_names=settings.header_names,
         shadow_mode=settings.shadow_mode,
         dynamic_metadata=settings.response_dynamic_metadata,
         denial_log_every_s=settings.denial_log_every_us / MICROSECONDS,
@@ -157,5 +159,6 @@ async def _watch_rules(settings: Settings, state: State, limiter: Limiter, look:
         strict=settings.strict,
         merge_domains=settings.merge_domain_config,
         algorithm=settings.algorithm,
+        quota_mode=settings.quota_mode,
     )
     await watch(settings.rules_path, on_rules, state.on_rules_error, loader=loader, wake=look)

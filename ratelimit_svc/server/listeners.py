@@ -1,19 +1,24 @@
 """What listens: the gRPC engine with its TLS, the HTTP side, the debug side."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from ratelimit_svc.admin import debug, http
+from ratelimit_svc import logs
+from ratelimit_svc.admin import control, debug, http, process, recent
+from ratelimit_svc.admin.token import Token
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics.page import Page
 from ratelimit_svc.model import MICROSECONDS, Code
 from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted
+from ratelimit_svc.rules import listing
 from ratelimit_svc.server.store import Opened
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.state import State
-from ratelimit_svc.wire import rls
+from ratelimit_svc.wire import rls, unix
 from ratelimit_svc.wire.engine import Engine, EngineOptions
 from ratelimit_svc.wire.health import Health as WireHealth
 from ratelimit_svc.wire.methods import methods
@@ -64,8 +69,29 @@ def _tls(settings: Settings, state: State) -> ServerTls | None:
 
 
 @asynccontextmanager
-async def sides(settings: Settings, state: State, page: Page, limiter: Limiter, store: Opened) -> AsyncIterator[Ports]:
-    """Serve what is not gRPC for as long as the context lasts.
+async def grpc_side(settings: Settings, engine: Engine) -> AsyncIterator[str]:
+    """Serve gRPC for as long as the context lasts. Yields where: `host:port`, or the path of a unix socket.
+
+    Error handling: OSError if the address cannot be had.
+    """
+    path = Path(settings.grpc_uds) if settings.grpc_uds else None
+    with unix.place(path) if path else nullcontext():
+        if path:
+            await engine.start_unix(path)
+            where = str(path)
+        else:
+            where = f"{settings.grpc_host}:{await engine.start(settings.grpc_host, settings.grpc_port)}"
+        try:
+            yield where
+        finally:
+            await engine.stop(0)
+
+
+@asynccontextmanager
+async def sides(
+    settings: Settings, state: State, limiter: Limiter, store: Opened, *, page: Page, look: asyncio.Event
+) -> AsyncIterator[Ports]:
+    """Serve what is not gRPC for as long as the context lasts. `page` is for Prometheus; `look` has the rules looked at.
 
     Error handling: OSError if an address cannot be had.
     """
@@ -75,7 +101,8 @@ async def sides(settings: Settings, state: State, page: Page, limiter: Limiter, 
         decide=_decide_json(limiter),
         render_metrics=page.render,
     )
-    debug_app = debug.make_app(recent=_recent(limiter, store), most=MOST_SHOWN)
+    token = Token(settings.debug_token, settings.debug_token_path)
+    debug_app = debug.make_app(_endpoints(state, limiter, store, look), token)
     async with AsyncExitStack() as listening:
         yield Ports(
             http=await listening.enter_async_context(http.serving(app, settings.host, settings.port)),
@@ -83,6 +110,17 @@ async def sides(settings: Settings, state: State, page: Page, limiter: Limiter, 
                 http.serving(debug_app, settings.debug_host, settings.debug_port)
             ),
         )
+
+
+def _endpoints(state: State, limiter: Limiter, store: Opened, look: asyncio.Event) -> Iterator[debug.Endpoint]:
+    """What there is on the debug side."""
+    yield recent.requests(recent=_recent(limiter, store), most=MOST_SHOWN)
+    yield from process.endpoints(
+        limits=lambda: listing.lines(state.rules) if state.rules else (), render_metrics=Page(state.metrics).render
+    )
+    yield from control.endpoints(
+        levels=tuple(logs.LEVELS), level=lambda: state.log_level, set_level=state.set_log_level, look=look.set
+    )
 
 
 def _decide_json(limiter: Limiter) -> Callable[[bytes], Awaitable[tuple[Code, str]]]:
@@ -95,7 +133,7 @@ def _decide_json(limiter: Limiter) -> Callable[[bytes], Awaitable[tuple[Code, st
 def _recent(limiter: Limiter, store: Opened) -> Callable[[int, str, str, bool], Awaitable[Mapping[str, Any]]]:
     requests = Recent(limiter, store, rls.decode)
 
-    async def recent(limit: int, domain: str, entry: str, unmatched: bool) -> Mapping[str, Any]:  # noqa: FBT001 — a query's
+    async def look(limit: int, domain: str, entry: str, unmatched: bool) -> Mapping[str, Any]:  # noqa: FBT001 — a query's
         return await requests.look(Wanted(limit, domain, entry, unmatched))
 
-    return recent
+    return look

@@ -28,7 +28,7 @@ def page(settings: Settings, metrics: Metrics) -> Page:
     """
     if settings.statsd is None and not settings.serves_prometheus:
         return Page(metrics)
-    metrics.count_for_reference(near_limit_ratio=settings.near_limit_ratio)
+    metrics.count_for_reference(near_limit_ratio=settings.near_limit_ratio, local_cache=settings.local_cache_bytes > 0)
     tags = {mapping.escaped(key): value for key, value in settings.extra_tags}
     mapper = mapping.Mapper(_mapping(settings), tags)
     return Page(metrics, lambda: expose(stats(metrics, shadow_mode=settings.shadow_mode), mapper))
@@ -45,9 +45,7 @@ def _mapping(settings: Settings) -> Sequence[mapping.MappingRule]:
 
 
 @asynccontextmanager
-async def told(
-    settings: Settings, state: State, metrics: Metrics, page: Page, stop: asyncio.Event
-) -> AsyncIterator[None]:
+async def told(settings: Settings, state: State, page: Page, stop: asyncio.Event) -> AsyncIterator[None]:
     """Tell them for as long as the context lasts.
 
     Error handling: OSError if PROMETHEUS_ADDR cannot be had. A statsd server that is away is no error.
@@ -58,7 +56,7 @@ async def told(
             app = prometheus.make_app(settings.prometheus_path, page.render)
             await telling.enter_async_context(http.serving(app, host or prometheus.everywhere(), port))
         if settings.statsd is not None:
-            read = partial(stats, metrics, shadow_mode=settings.shadow_mode)
+            read = partial(stats, state.metrics, shadow_mode=settings.shadow_mode)
             to = _sender(settings.statsd, read, state)
             telling.push_async_callback(to.close)
             await telling.enter_async_context(running("statsd", to.keep(), stop))

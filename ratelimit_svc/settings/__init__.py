@@ -8,13 +8,16 @@ The fields of `Settings` are the one table of them: variable, kind, default and 
     rules      where the rules are, and how they are read
     stats      who is told the reference implementation's numbers: statsd, DogStatsD, Prometheus
     process    when it is ready, how it ends, what it tells
+    accepted   what the reference implementation has and what has no effect here
 
 `row` makes one row of the table, `kinds` has what the text of a setting may be, `files` and `tls_files` whether files are there.
+`environment` has what is no setting, `reference` the reference implementation's defaults, `page` makes docs/settings.md.
 
 Rule 1: the only room that knows the names of variables and flags. `TABLE` is the table for those who list it (help, tests).
 Rule 2: a flag goes before its variable. A variable that is set but empty is its default where it is text, and an error where
         it is a number, a duration or a switch, as in the reference implementation.
 Rule 3: a password never shows: not in an error, not in a repr.
+Rule 4: what is set and has no effect is told once, at the start: see `Settings.warnings`.
 """
 
 import dataclasses
@@ -24,7 +27,9 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from ratelimit_svc.errors import SettingsError
+from ratelimit_svc.settings.accepted import AcceptedSettings, without_effect
 from ratelimit_svc.settings.answers import AnswerSettings
+from ratelimit_svc.settings.environment import misspelt, without_service_links
 from ratelimit_svc.settings.process import ProcessSettings
 from ratelimit_svc.settings.redis import RedisSettings
 from ratelimit_svc.settings.row import Setting, setting
@@ -36,17 +41,24 @@ __all__ = ["TABLE", "Setting", "Settings"]
 
 
 @dataclass(frozen=True)
-class Settings(ProcessSettings, StatsSettings, RuleSettings, AnswerSettings, RedisSettings, WireSettings):
+class Settings(
+    AcceptedSettings, ProcessSettings, StatsSettings, RuleSettings, AnswerSettings, RedisSettings, WireSettings
+):
     """The process's settings. Durations are integer microseconds (`_us`), however they were written.
 
     The groups stand from the last to the first, which is the order that `dataclass` takes their fields in.
 
     Raises:
-        SettingsError: what is said of Redis does not fit together, or what TLS needs is not there.
+        SettingsError: what is said of Redis does not fit together, or a file that TLS or the debug side needs is not there.
     """
 
+    warnings: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    """What an operator should hear: each variable that is set and has no effect, or that seems to be misspelt, in a sentence."""
+
     def __post_init__(self) -> None:
-        _ = self.redis, self.redis_per_second, self.tls_files, self.statsd  # what is wrong is told at the start
+        self._refuse_memcache(without_redis=not self.redis_address)
+        # what is wrong is told at the start
+        _ = self.redis, self.redis_per_second, self.tls_files, self.debug_token_path, self.statsd
 
     @classmethod
     def from_environment(
@@ -59,9 +71,11 @@ class Settings(ProcessSettings, StatsSettings, RuleSettings, AnswerSettings, Red
         """
         if unknown := flags.keys() - {each.field for each in TABLE if each.flag}:
             raise SettingsError(f"no such flag: {', '.join(sorted(unknown))}")
+        environ = without_service_links(environ)
         values: dict[str, Any] = {each.field: each.read(environ, flags) for each in TABLE}
-        return cls(**values)
+        told = misspelt(environ.keys(), {each.variable for each in TABLE})
+        return cls(**values, warnings=(*without_effect(values), *told))
 
 
-TABLE = tuple(map(setting, dataclasses.fields(Settings)))
+TABLE = tuple(setting(field) for field in dataclasses.fields(Settings) if field.name != "warnings")
 """Every setting there is."""

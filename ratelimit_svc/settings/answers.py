@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ratelimit_svc.settings.kinds import duration, integer
+from ratelimit_svc.settings.kinds import BOOLEAN, duration, header_name, integer
 from ratelimit_svc.settings.row import row
 
 
@@ -64,9 +64,42 @@ class AnswerSettings:
         "100000",
         "Denials remembered at most, so that a flood of them does not reach the store. 0: none.",
     )
+    local_cache_bytes: int = row(
+        "LOCAL_CACHE_SIZE_IN_BYTES",
+        integer(0, 2**40),
+        "0",
+        "Bytes of memory for denials, in place of DENIAL_MEMORY_KEYS. 0: that counts.",
+    )
+    stop_cache_key_increment: bool = row(
+        "STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT",
+        BOOLEAN,
+        "false",
+        "Accepted: a request is charged on all its limits or on none, either way.",
+    )
+    limit_response_headers_enabled: bool = row(
+        "LIMIT_RESPONSE_HEADERS_ENABLED",
+        BOOLEAN,
+        "false",
+        "Let Envoy add three headers to each answer: the limit with least left, what is left of it, and its reset.",
+    )
+    limit_limit_header: str = row(
+        "LIMIT_LIMIT_HEADER", header_name(), "RateLimit-Limit", "What the limit's header is called."
+    )
+    limit_remaining_header: str = row(
+        "LIMIT_REMAINING_HEADER", header_name(), "RateLimit-Remaining", "What the header of what is left is called."
+    )
+    limit_reset_header: str = row(
+        "LIMIT_RESET_HEADER", header_name(), "RateLimit-Reset", "What the header of the seconds until then is called."
+    )
     owed_keys: int = row(
         "OWED_KEYS",
         integer(0, 2**32),
         "100000",
         "Windows at most of which is remembered what passed while the store was away, to be counted there later. 0: none.",
     )
+
+    @property
+    def header_names(self) -> tuple[str, ...]:
+        """What the three response headers are called; none where there shall be none."""
+        names = self.limit_limit_header, self.limit_remaining_header, self.limit_reset_header
+        return names if self.limit_response_headers_enabled else ()

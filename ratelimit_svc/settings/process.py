@@ -16,6 +16,12 @@ class ProcessSettings:
         "false",
         "Be unready while the store is away. Takes every replica away at once.",
     )
+    redis_health_check: bool = row(
+        "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION",
+        BOOLEAN,
+        "false",
+        "The reference implementation's name for READY_REQUIRES_REDIS; the same.",
+    )
     drain_delay_us: int = row(
         "DRAIN_DELAY",
         duration("0s", "1h"),
@@ -49,7 +55,12 @@ class ProcessSettings:
         "info",
         "The least level that is logged; trace adds what the libraries say.",
     )
-    log_format: str = row("LOG_FORMAT", choice("text", "json"), "text", "One line of key=value, or one JSON object.")
+    log_format: str = row(
+        "LOG_FORMAT",
+        choice("text", "json"),
+        "text",
+        "Lines of key=value, or JSON objects with @timestamp, @message and level; as logrus writes them.",
+    )
     engine: str = row(
         "ENGINE",
         choice("http2", "grpcio"),
@@ -57,3 +68,8 @@ class ProcessSettings:
         "The gRPC server: this project's own, or the gRPC authors' library.",
     )
     loop: str = row("LOOP", choice("uvloop", "asyncio"), "uvloop", "The event loop.")
+
+    @property
+    def requires_redis(self) -> bool:
+        """Whether a replica is unready while the store is away."""
+        return self.ready_requires_redis or self.redis_health_check

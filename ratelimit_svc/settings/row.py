@@ -17,7 +17,7 @@ class Setting(NamedTuple):
     """Its name in `Settings`."""
     variable: str
     flag: str | None
-    """None for a secret: flags are visible to every user of the machine."""
+    """None for a secret, for flags are visible to every user of the machine, and for what has no effect."""
     kind: Kind[Any]
     default: str
     """As one would write it in the environment."""

@@ -43,6 +43,12 @@ class RuleSettings:
         "false",
         "Several rule files may describe one domain: their descriptors are put together, in the order of the files' names.",
     )
+    quota_mode: bool = row(
+        "QUOTA_MODE",
+        BOOLEAN,
+        "false",
+        "Read every rule as if it said quota_mode: a request passes while one of its limits has room, or a descriptor has none.",
+    )
     default_algorithm: str = row(
         "DEFAULT_ALGORITHM",
         choice(*(algorithm.name.lower() for algorithm in Algorithm)),

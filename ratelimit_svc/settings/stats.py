@@ -14,14 +14,14 @@ from ratelimit_svc.settings.kinds import (
     ADDRESS,
     BOOLEAN,
     BOOLEAN_IF_SET,
-    PAIRS,
+    LIST,
+    MAP,
     PORT_IF_SET,
     TEXT,
-    WORDS,
     Kind,
     choice,
+    decimal,
     duration,
-    number,
 )
 from ratelimit_svc.settings.row import row
 from ratelimit_svc.statsd.mogrifiers import Mogrifier
@@ -57,7 +57,7 @@ class StatsSettings:
     )
     use_dog_statsd: bool = row("USE_DOG_STATSD", BOOLEAN, "false", "Tell DogStatsD, with tags, at STATSD_HOST.")
     use_dog_statsd_mogrifiers: tuple[str, ...] = row(
-        "USE_DOG_STATSD_MOGRIFIERS", WORDS, "", "Which rules change names for DogStatsD; the first that fits does."
+        "USE_DOG_STATSD_MOGRIFIERS", LIST, "", "Which rules change names for DogStatsD; the first that fits does."
     )
     dog_statsd_mogrifier: tuple[tuple[str, str], ...] = row(
         "DOG_STATSD_MOGRIFIER_",
@@ -81,13 +81,13 @@ class StatsSettings:
         "false",
         "Tell response times in milliseconds, under the name that says seconds. Only without a mapping file.",
     )
-    extra_tags: tuple[tuple[str, str], ...] = row("EXTRA_TAGS", PAIRS, "", "Tags, or labels, of all these numbers.")
+    extra_tags: tuple[tuple[str, str], ...] = row("EXTRA_TAGS", MAP, "", "Tags, or labels, of all these numbers.")
     stats_flush_interval_us: int = row(
         "STATS_FLUSH_INTERVAL", duration("100ms", "1h"), "10s", "How often the statsd server is told."
     )
     disable_stats: bool = row("DISABLE_STATS", BOOLEAN, "false", "Tell nobody, whatever the others say.")
     near_limit_ratio: float = row(
-        "NEAR_LIMIT_RATIO", number(0, 1000), "0.8", "From which part of a limit on its hits count as near_limit."
+        "NEAR_LIMIT_RATIO", decimal(0, 1000), "0.8", "From which part of a limit on its hits count as near_limit."
     )
 
     @cached_property
@@ -144,7 +144,7 @@ def _mogrifier(name: str, given: dict[str, str]) -> Mogrifier:
     except re.error as error:
         raise SettingsError(f"{variable}_PATTERN={pattern!r}: must be a regular expression: {error}") from None
     try:
-        pairs = PAIRS.read(tags)
+        pairs = MAP.read(tags)
     except ValueError:
-        raise SettingsError(f"{variable}_TAGS={tags!r}: must be {PAIRS.rule}") from None
+        raise SettingsError(f"{variable}_TAGS={tags!r}: must be {MAP.rule}") from None
     return Mogrifier(compiled, called, dict(pairs))

@@ -3,6 +3,7 @@
 The names of the variables are the reference implementation's.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +20,20 @@ class TlsFiles(NamedTuple):
     client_san: str | None
 
 
-def tls_files(*, cert: str, key: str, client_ca: str, client_san: str) -> TlsFiles:
+def tls_files(*, cert: str, key: str, client_cas: Mapping[str, str], client_san: str) -> TlsFiles:
     """Return the files, each of which can be read now.
 
+    Args:
+        cert: of the server.
+        key: of the server.
+        client_cas: the clients' roots, by each variable that may name them.
+        client_san: a client's name.
+
     Raises:
-        SettingsError: a file is missing, or a client's name is asked for and its certificate is not.
+        SettingsError: a file is missing, the clients' roots are two files, or a client's name is asked for and its certificate
+            is not.
     """
+    client_ca = _client_ca(client_cas)
     named = {"GRPC_SERVER_TLS_CERT": cert, "GRPC_SERVER_TLS_KEY": key}
     for variable, text in named.items():
         if not text:
@@ -33,7 +42,16 @@ def tls_files(*, cert: str, key: str, client_ca: str, client_san: str) -> TlsFil
         raise SettingsError(
             "GRPC_CLIENT_TLS_SAN is set, but GRPC_CLIENT_TLS_CACERT is not: without it no client shows a certificate"
         )
-    for variable, text in (named | {"GRPC_CLIENT_TLS_CACERT": client_ca}).items():
+    for variable, text in {**named, **client_cas}.items():
         if text:
             readable(variable, text)
     return TlsFiles(Path(cert), Path(key), Path(client_ca) if client_ca else None, client_san or None)
+
+
+def _client_ca(named: Mapping[str, str]) -> str:
+    """Return the clients' roots; empty where no variable names them."""
+    told = {text: variable for variable, text in named.items() if text}
+    if len(told) > 1:
+        each = " and ".join(f"{variable}={text!r}" for text, variable in told.items())
+        raise SettingsError(f"{each} mean the same, and differ: set one of them")
+    return next(iter(told), "")

@@ -1,10 +1,12 @@
 """A client of the service, for `ratelimit-svc hit` and for tests: one request as Envoy would send it, by grpcio."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import grpc
+from google.protobuf import text_format
 
 from ratelimit_svc.model import Entry, Unit
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
@@ -117,3 +119,21 @@ def in_words(response: rls_pb2.RateLimitResponse) -> list[str]:
             words.append("no limit asked")
         lines.append("  " + ", ".join(words))
     return lines
+
+
+_PROTO_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"|(?P<scalar>\w+): |(?P<message>\w+) \{ ?| (?P<end>\})')
+
+
+def as_text(response: rls_pb2.RateLimitResponse) -> str:
+    """Return the response as protobuf's text, spaced as Go spaces it: `overall_code:OK statuses:{code:OK}`."""
+
+    def respaced(found: re.Match[str]) -> str:
+        kind = found.lastgroup
+        return found[0] if kind is None else {"scalar": f"{found[1]}:", "message": f"{found[2]}:{{", "end": "}"}[kind]
+
+    return _PROTO_TEXT.sub(respaced, text_format.MessageToString(response, as_one_line=True).strip())
+
+
+def in_go_words(status: GrpcStatus) -> str:
+    """Return a status as Go prints it: `DeadlineExceeded`."""
+    return "Canceled" if status is GrpcStatus.CANCELLED else status.name.title().replace("_", "")

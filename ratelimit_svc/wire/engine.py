@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from ratelimit_svc.limiter import Limiter
@@ -27,7 +28,7 @@ class EngineOptions:
 class Engine(Protocol):
     """One gRPC server. Two there are: `wire.grpcio` and `wire.http2.engine`, under the same tests.
 
-    Resource handling: `start` listens, `stop` ends; both belong to one event loop.
+    Resource handling: `start` or `start_unix` listens, `stop` ends; all belong to one event loop.
     """
 
     def __init__(self, limiter: Limiter, methods: Mapping[str, Method], options: EngineOptions) -> None:
@@ -35,6 +36,13 @@ class Engine(Protocol):
 
     async def start(self, host: str, port: int) -> int:
         """Listen. Return the port: the one asked for, or for 0 a free one.
+
+        Raises:
+            OSError: the address cannot be had.
+        """
+
+    async def start_unix(self, path: Path) -> None:
+        """Listen on a unix socket; `unix.place` makes room for it first.
 
         Raises:
             OSError: the address cannot be had.

@@ -6,6 +6,7 @@ built here. The price is ~250 µs of CPU per call.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -44,7 +45,13 @@ class GrpcioEngine:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; see `engine.Engine`."""
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return await self._start(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+
+    async def start_unix(self, path: Path) -> None:
+        """Listen on a unix socket; see `engine.Engine`."""
+        await self._start(f"unix:{path}")
+
+    async def _start(self, address: str) -> int:
         try:
             if self._tls is None:
                 bound = self._server.add_insecure_port(address)

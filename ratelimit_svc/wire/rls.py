@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from ratelimit_svc.errors import BadRequestError, RateLimitError, StoreUnavailableError, UndecodableError
 from ratelimit_svc.model import LONGEST_US, MAX_HITS, Code, Descriptor, Entry, Limit, Request, Unit, Verdict
+from ratelimit_svc.pb.envoy.config.core.v3.base_pb2 import HeaderValue
 from ratelimit_svc.pb.envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescriptor
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
@@ -170,6 +171,8 @@ def encode(verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> bytes:
         if reset_s is not None:
             status += _reset(reset_s)
         told += b"\x12" + _varint(len(status)) + status
+    for name, number in verdict.headers:
+        told += _header(name, number)
     return told if verdict.metadata is None else told + _metadata(verdict.metadata)
 
 
@@ -196,6 +199,13 @@ def _limit(limit: Limit | None) -> bytes:
         if limit.multiplier != 1:
             message.unit_multiplier.value = limit.multiplier
     return RateLimitResponse.DescriptorStatus(current_limit=message).SerializeToString()
+
+
+@lru_cache(4096)
+def _header(name: str, number: int) -> bytes:
+    """Return one of a response's `response_headers_to_add`."""
+    header = HeaderValue(key=name, value=str(number))
+    return RateLimitResponse(response_headers_to_add=[header]).SerializeToString()
 
 
 def _metadata(metadata: Mapping[str, Any]) -> bytes:

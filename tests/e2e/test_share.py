@@ -71,7 +71,7 @@ async def test_the_share_in_an_outage_is_of_those_who_were_counted(tmp_path):
             assert client.zcard("ratelimit-svc:replicas") == 1
         await counts(1, one)
     events = [json.loads(line) for line in one.log.read_text().splitlines()]
-    counted = [each["counted"] for each in events if each["event"] == "replicas are counted"]
+    counted = [each["counted"] for each in events if each["@message"] == "replicas are counted"]
     assert (counted[0], counted[-3:]) == (1, [3, 2, 1])
-    breaker = [each["event"] for each in events if each["event"].startswith("breaker")]
+    breaker = [each["@message"] for each in events if each["@message"].startswith("breaker")]
     assert breaker[:2] == ["breaker open", "breaker closed"]

@@ -52,7 +52,7 @@ async def test_access_log_service_log_and_debug_page_agree(why):
     assert 1 <= denied["reset"] <= 30  # one of two a minute comes back in half a minute
 
     (replica,) = why.scene.replicas
-    told = [line for line in map(json.loads, replica.log.read_text().splitlines()) if line["event"] == "denied"]
+    told = [line for line in map(json.loads, replica.log.read_text().splitlines()) if line["@message"] == "denied"]
     assert [(line["rule"], line["tenant"]) for line in told] == [(denied["rule"], "acme")]
     assert abs(told[0]["reset_s"] - denied["reset"]) <= 1
     assert told[0]["limit"] == "2 per minute, at once up to 2 (token bucket)"

@@ -5,9 +5,11 @@ import resource
 import socket
 from collections.abc import Mapping
 from itertools import islice
+from pathlib import Path
 
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics.counts import Wire
+from ratelimit_svc.wire import unix
 from ratelimit_svc.wire.calls import Method
 from ratelimit_svc.wire.engine import EngineOptions
 from ratelimit_svc.wire.http2.frames import ErrorCode
@@ -53,17 +55,23 @@ class Http2Engine:
             OSError: the address cannot be had.
         """
         listener = await _listen(host, port)
-        tls = self._shared.options.tls
+        await self._accept_at(listener)
+        bound: int = listener.getsockname()[1]
+        return bound
+
+    async def start_unix(self, path: Path) -> None:
+        """Listen on a unix socket; see `wire.engine.Engine`."""
+        await self._accept_at(unix.listener(path, BACKLOG))
+
+    async def _accept_at(self, listener: socket.socket) -> None:
+        tls, loop = self._shared.options.tls, self._shared.loop
         if tls is None:
-            self._server = await self._shared.loop.create_server(
-                lambda: Peer(self._shared), sock=listener, backlog=ACCEPTED_AT_ONCE
-            )
+            serve = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
+            self._server = await serve(lambda: Peer(self._shared), sock=listener, backlog=ACCEPTED_AT_ONCE)
             listener.listen(BACKLOG)
         else:
             self._server = Entrance(self._shared, tls.context, listener, ACCEPTED_AT_ONCE)
-        self._ticks = self._shared.loop.create_task(self._tick(), name="http2 ticks")
-        bound: int = listener.getsockname()[1]
-        return bound
+        self._ticks = loop.create_task(self._tick(), name="http2 ticks")
 
     async def stop(self, grace_s: float) -> None:
         """Accept nothing more, and wait at most `grace_s` for what was accepted; what is left then is cancelled."""
