@@ -71,7 +71,7 @@ def _all(metrics: Metrics, *, shadow_mode: bool) -> Iterator[Stat]:
     yield Counter("ratelimit.service.config_load_success", metrics.rules_loads.ok)
     yield Counter("ratelimit.service.config_load_error", metrics.rules_loads.failed)
     yield Counter("ratelimit.service.global_shadow_mode", metrics.over_limit if shadow_mode else 0)
-    yield from _method("ShouldRateLimit", metrics.requests, reference.times.read())
+    yield from _method("ShouldRateLimit", metrics.requests, reference.times.read(metrics.bad_requests))
     checks = metrics.gauges.health_checks()
     yield from _method("Check", checks, TimesRead({0: checks}))
     nodes = metrics.gauges.nodes().values()

@@ -37,11 +37,11 @@ class Times:
                 self._by_ms[ms] = self._by_ms.get(ms, 0) + 1
         self._sum_s += n * now_s - sum(came_s)
 
-    def read(self) -> TimesRead:
-        """Return what is counted so far. In any thread."""
+    def read(self, at_once: int = 0) -> TimesRead:
+        """Return what is counted so far, and so many that were answered at once beside. In any thread."""
         by_ms = dict(self._by_ms)
-        if self.at_once:
-            by_ms[0] = by_ms.get(0, 0) + self.at_once
+        if at_once := at_once + self.at_once:
+            by_ms[0] = by_ms.get(0, 0) + at_once
         return TimesRead(by_ms, self._sum_s * 1000)
 
 
