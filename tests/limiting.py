@@ -80,6 +80,7 @@ def make(
     clock=lambda: START,
     pressure=None,
     encode=as_it_is,
+    metrics=None,
     **options,
 ) -> Limiter:
     """A limiter of these rules, or without any; one that remembers no denials, and is in no hurry."""
@@ -89,7 +90,7 @@ def make(
         clock=clock,
         decode=rls.decode,
         encode=encode,
-        metrics=Metrics(),
+        metrics=metrics or Metrics(),
         options=Options(**{"store_timeout_s": 30, "queue_age_s": 30, "denial_memory_keys": 0, **options}),
         pressure=pressure,
         on_denial=on_denial,
