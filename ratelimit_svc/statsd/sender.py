@@ -7,6 +7,7 @@ Rule 3: one line in the log for each change.
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
@@ -66,27 +67,24 @@ class Tcp:
         self._writer.transport.abort()
 
 
-class Udp(asyncio.DatagramProtocol):
+class Udp:
     """A socket that sends datagrams to one place. What becomes of them nobody knows, but that nobody listens is told."""
 
-    transport: asyncio.DatagramTransport
-
-    def __init__(self) -> None:
-        self._refused = False
+    def __init__(self, to: socket.socket) -> None:
+        self._to = to
 
     @classmethod
     async def open(cls, where: Where) -> "Udp":
         loop = asyncio.get_running_loop()
-        transport, protocol = await loop.create_datagram_endpoint(cls, remote_addr=(where.host, where.port))
-        protocol.transport = transport
-        return protocol
-
-    def error_received(self, _exc: Exception) -> None:
-        """Note that nobody listens there."""
-        self._refused = True
+        family, kind, protocol, _, address = (await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_DGRAM))[0]
+        to = socket.socket(family, kind, protocol)
+        to.setblocking(False)
+        to.connect(address)  # sends nothing: what is refused is told to a socket that has a place only
+        return cls(to)
 
     def lost(self) -> bool:
-        return self._refused or self.transport.is_closing()
+        """Return whether somebody has refused, later than REFUSED_S."""
+        return self._to.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
     async def send(self, chunks: Iterable[Chunk]) -> AsyncIterator[Chunk]:
         """Send each chunk as a datagram, and return them if nobody says soon that nobody listens there.
@@ -96,15 +94,15 @@ class Udp(asyncio.DatagramProtocol):
         """
         sent = list(chunks)
         for chunk in sent:
-            self.transport.sendto(chunk.data)
+            await asyncio.get_running_loop().sock_sendall(self._to, chunk.data)
         await asyncio.sleep(REFUSED_S)
-        if self._refused:
+        if self.lost():
             raise ConnectionRefusedError("nobody listens")
         for chunk in sent:
             yield chunk
 
     def close(self) -> None:
-        self.transport.abort()
+        self._to.close()
 
 
 class Sender:
