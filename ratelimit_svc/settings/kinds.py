@@ -145,7 +145,9 @@ def read_address(text: str) -> tuple[str, int]:
     Raises:
         ValueError: it is none.
     """
-    host, _, port = text.rpartition(":")
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError
     return host.removeprefix("[").removesuffix("]"), PORT.read(port)
 
 

@@ -7,7 +7,9 @@ import asyncio
 import json
 import re
 from contextlib import nullcontext
+from http import HTTPStatus
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -168,6 +170,12 @@ def ask(address: str) -> None:
                 client.ask(message)
 
 
+def ask_json(url: str) -> None:
+    """Ask once more, over HTTP."""
+    with urlopen(f"{url}/json", json.dumps(asked("tenant=f")).encode(), timeout=30) as answer:
+        assert answer.status == HTTPStatus.OK
+
+
 def series(page: str) -> list[str]:
     """All lines that are the reference's, but for times, which are never the same, and what describes its process and connections."""
     return sorted(line for line in page.splitlines() if SAME.match(line))
@@ -191,4 +199,7 @@ async def test_series_are_the_references(tmp_path: Path, valkey_server: RedisSer
         assert series(page) == SERIES.split("\n")[1:-1]
         assert "ratelimit_svc_requests_total 63.0" in page
         assert series((await get(f"{replica.http}/metrics"))[1]) == series(page)
+        await asyncio.to_thread(ask_json, replica.http)
+        total = 'ratelimit_service_total_requests{grpc_method="ShouldRateLimit"}'
+        assert f"\n{total} 64\n" in (await get(f"http://{LOOPBACK}:{port}/metrics"))[1]
         assert (await get(f"http://{LOOPBACK}:{port}/"))[0] == 404
