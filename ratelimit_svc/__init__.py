@@ -14,6 +14,8 @@ The way of a request, and where to look:
     why a request was limited: rules/explain before it comes, recent and denials once it has, dynamic_metadata for
     Envoy's log.
 
+    tracing makes spans of sampled requests, if it is asked to.
+
     model has the values all of them speak, server the life of the process and state what it knows of itself, settings
     what it can be told, metrics what it counts, admin its HTTP sides, cli its commands, shims those of the reference
     implementation (go_flags reads their flags), demo the product shown at work, loadtest the product under load.

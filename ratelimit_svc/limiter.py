@@ -106,7 +106,12 @@ class Limiter:
         on_spoilt: Callable[[Sequence[bytes]], None] | None = None,
     ) -> None:
         self._decode = decode
-        self._tell = Telling(encode, shadow_mode=options.shadow_mode, header_names=options.header_names).tell
+        self._tell = Telling(
+            encode,
+            shadow_mode=options.shadow_mode,
+            header_names=options.header_names,
+            dynamic_metadata=options.dynamic_metadata,
+        ).tell
         self._metrics, self._reference = metrics, metrics.reference
         self._options, self._queue_limit = options, options.queue_limit
         self._pressure = pressure or Pressure()
@@ -216,8 +221,8 @@ class Limiter:
         answered: asyncio.Future[bytes | RateLimitError] = self._loop.create_future()
 
         def answer(result: bytes | RateLimitError) -> None:
-            if not answered.done():  # cancelled in this very turn of the loop
-                answered.set_result(result)
+            if not answered.done():  # noqa: F821 — deleted below; it is done if cancelled in this very turn of the loop
+                answered.set_result(result)  # noqa: F821
 
         waiting = self.submit(data, answer, timeout_s=timeout_s)
         try:
@@ -226,9 +231,12 @@ class Limiter:
             if waiting is not None:
                 self.cancel(waiting)
             raise
-        if isinstance(result, RateLimitError):
+        if not isinstance(result, RateLimitError):
+            return result
+        try:
             raise result
-        return result
+        finally:
+            del result, answered  # the error holds this frame
 
     def cancel(self, waiting: Waiting) -> None:
         """Forget a request whose caller has gone. Not counted if the store does not have it yet."""

@@ -18,6 +18,7 @@ class Telling:
         encode: Verdict to bytes, `verdicts.earlier` included: its other arguments are what that takes.
         shadow_mode: nobody is denied.
         header_names: of the limit, what is left of it, and its reset; empty: no headers.
+        dynamic_metadata: plans have kept their requests.
     """
 
     def __init__(
@@ -26,10 +27,12 @@ class Telling:
         *,
         shadow_mode: bool,
         header_names: Sequence[str],
+        dynamic_metadata: bool,
     ) -> None:
         self._encode = encode
         self._shadow_mode = shadow_mode
         self._header_names = header_names
+        self._plain = not (shadow_mode or header_names or dynamic_metadata)
 
     def tell(self, plan: Plan, verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> bytes:
         """Return the bytes of an answer.
@@ -40,6 +43,8 @@ class Telling:
             later: how many come after this one.
             hits: what each of them takes; see `verdicts.earlier`.
         """
+        if self._plain:
+            return self._encode(verdict, later, hits)
         if self._shadow_mode and verdict.code is Code.OVER_LIMIT:
             verdict = verdict._replace(code=Code.OK)
         if self._header_names or plan.request is not None:

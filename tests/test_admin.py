@@ -5,14 +5,16 @@ import io
 import json
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import ClientConnectorError, ClientSession, web
 from prometheus_client.parser import text_string_to_metric_families
 
+from ratelimit_svc.admin import debug, http
 from ratelimit_svc.admin.http import CLOSING_SECONDS, MOST_BODY_BYTES, make_app, serving
+from ratelimit_svc.admin.token import Token
 from ratelimit_svc.errors import BadRequestError, StoreUnavailableError
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.metrics.page import Page
@@ -190,8 +192,93 @@ async def test_metrics() -> None:
 
 @pytest.mark.parametrize("path", ["/", "/healthcheck/", "/jsonx", "/stats"])
 async def test_nothing_else(path: str) -> None:
-    """There is nothing under other paths."""
-    assert (await ask(Service(), path)).status == 404
+    """There is nothing under other paths, and Go says so in these words."""
+    assert await ask(Service(), path) == Answer(404, "text/plain", "404 page not found\n")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is slow, large or too many
+
+
+async def say(port: int, text: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connect, and send the beginning of a request."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    writer.write(text.encode())
+    await writer.drain()
+    return reader, writer
+
+
+def both_sides() -> list[tuple[web.Application, str]]:
+    """The HTTP side and the debug side, each with a path that takes a POST."""
+    endpoint = debug.Endpoint("/change", "changes", change=lambda _: "changed")
+    return [(Service().app(), "/json"), (debug.make_app([endpoint], Token("sesame")), "/change")]
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its request is answered 408 and its connection closed; nobody is asked."""
+    monkeypatch.setattr(http, "ANSWER_SECONDS", 0.2)
+    service = Service()
+    async with asyncio.timeout(20), serving(service.app(), LOOPBACK, 0) as port:
+        reader, writer = await say(port, "POST /json HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        answer = (await reader.read()).decode()
+        writer.close()
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert answer.endswith("\r\n\r\nthe request took too long\n")
+    assert service.asked == []
+
+
+async def test_the_debug_side_waits_for_no_body() -> None:
+    """It is answered before the body has come; what comes of it is not kept, and the connection is closed soon."""
+    app, path = both_sides()[1]
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sesame\r\nContent-Length: 1000000000000\r\n\r\n"
+    async with asyncio.timeout(20), serving(app, LOOPBACK, 0) as port:
+        reader, writer = await say(port, head + "some of it")
+        answer = (await reader.read()).decode()
+        writer.close()
+    assert answer.startswith("HTTP/1.1 200 ")
+    assert answer.endswith("changed\n")
+
+
+@pytest.mark.parametrize("side", [0, 1])
+async def test_connections_are_bounded(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there are too many the oldest makes room: who opens many and says nothing keeps nobody out."""
+    monkeypatch.setattr(http, "MOST_CONNECTIONS", 5)
+    app, path = both_sides()[side]
+    async with asyncio.timeout(30), serving(app, LOOPBACK, 0) as port, ClientSession() as session:
+        silent = [await say(port, "") if number % 2 else await say(port, "GET / HT") for number in range(20)]
+        for _ in range(3):
+            async with session.get(f"http://{LOOPBACK}:{port}{path}", headers={"Connection": "close"}) as response:
+                assert response.status in (200, 405)
+        for reader, _ in silent[:10]:
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
+        for _, writer in silent:
+            writer.close()
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\nX: " + "x" * 100_000 + "\r\n\r\n",
+        "GET /" + "x" * 100_000 + " HTTP/1.1\r\nHost: x\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
+async def test_nonsense_is_refused(side: int, text: str) -> None:
+    """A request that is none is answered 400, and the next one who asks is served."""
+    app, path = both_sides()[side]
+    async with asyncio.timeout(20), serving(app, LOOPBACK, 0) as port, ClientSession() as session:
+        reader, writer = await say(port, text)
+        assert (await reader.readline()).split()[1:2] == [b"400"]
+        writer.close()
+        async with session.get(f"http://{LOOPBACK}:{port}{path}") as response:
+            assert response.status in (200, 405)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the log, the port
 
 
 async def test_nothing_is_logged_per_request(caplog: pytest.LogCaptureFixture) -> None:

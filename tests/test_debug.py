@@ -1,12 +1,14 @@
 """The debug side of a real process: what it shows, to whom, and what is logged of denials."""
 
 import asyncio
+import io
 import json
+import sys
 
 import aiohttp
 import pytest
 
-from ratelimit_svc.admin import debug, http, recent
+from ratelimit_svc.admin import debug, http, process, recent
 from ratelimit_svc.admin.token import Token
 from ratelimit_svc.demo.child import until
 from ratelimit_svc.demo.parts import Replica
@@ -168,3 +170,104 @@ async def test_the_settings_reach_the_loader(tmp_path):
         (seen,) = json.loads((await page(replica, "/debug/requests"))[1])["requests"]
         limits = [limit for each in seen["descriptors"] for limit in each["limits"]]
         assert [limit["limit"] for limit in limits] == ["2 per hour, fixed windows since the epoch"] * 2
+
+
+async def test_a_password_in_a_flag_does_not_show(monkeypatch):
+    """/stats has the command line as far as its first flag."""
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "ratelimit_svc", "serve", "--redis-url", "redis://:pw@a:1"])
+    endpoints = process.endpoints(limits=list, render_metrics=lambda: (b"# HELP a b\na 1.0\nb NaN\n", "text/plain"))
+    async with (
+        http.serving(debug.make_app(endpoints, Token()), "127.0.0.1", 0) as port,
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}/stats") as answer,
+    ):
+        lines = (await answer.text()).splitlines()
+    assert lines[0] == 'cmdline: ["python", "-m", "ratelimit_svc", "serve"]'
+    assert lines[2:] == ["a: 1"]
+
+
+# ── what changes something ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def change(replica: Replica, path: str, token: str | None = None, **options) -> tuple[int, str]:
+    """POST, with the token if there is one."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(replica.debug + path, headers=headers, **options) as answer,
+    ):
+        return answer.status, await answer.text()
+
+
+def says(replica: Replica) -> list[str]:
+    return [json.loads(line)["@message"] for line in replica.log.read_text().splitlines()]
+
+
+async def test_the_log_level_is_changed_by_who_has_the_token(tmp_path, rules):
+    """It acts at once and in both directions, and the log has it; everybody may see what it is."""
+    env = {"LOG_FORMAT": "json", "LOG_LEVEL": "error", "DEBUG_TOKEN": "sesame", "DENIAL_LOG_INTERVAL": "1us"}
+    async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
+        assert await page(replica, "/debug/log-level") == (200, "error\n")
+        ask(replica, Entry("tenant", "acme"), times=3)
+        answer = await change(replica, "/debug/log-level?level=INFO", "sesame")
+        assert answer == (200, "info, until the process ends; it was error\n")
+        ask(replica, Entry("tenant", "acme"))
+        assert await page(replica, "/debug/log-level") == (200, "info\n")
+        assert (await change(replica, "/debug/log-level?level=fatal", "sesame"))[0] == 200
+        ask(replica, Entry("tenant", "acme"))
+        assert says(replica) == [CHANGED, "denied", CHANGED]
+        for query in ("", "?level=loud", "?level=" + "x" * 5000):
+            status, text = await change(replica, "/debug/log-level" + query, "sesame")
+            assert status == 400
+            assert "must be one of trace, debug, info, warn, warning, error, fatal, panic\n" in text
+        assert await page(replica, "/debug/log-level") == (200, "fatal\n")
+
+
+CHANGED = "LOG_LEVEL is changed by the debug side"
+
+
+async def test_the_rules_are_looked_at_when_it_is_told(tmp_path, rules):
+    """As by SIGHUP; the token may be in a file, which may change."""
+    token = tmp_path / "token"
+    token.write_text("old\n")
+    env = {"DEBUG_TOKEN_FILE": str(token), "LOG_FORMAT": "json"}
+    async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
+        token.write_text("new\n")
+        assert (await change(replica, "/debug/rules/reload", "old"))[0] == 401
+        rules.write_text(RULES.replace("hour", "day"))
+        assert (await change(replica, "/debug/rules/reload", "new"))[0] == 200
+
+        async def reloaded() -> bool:
+            return "unit=DAY" in (await page(replica, "/rlconfig"))[1]
+
+        await until(reloaded, "the new rules are listed")
+
+
+@pytest.mark.parametrize("path", ["/debug/log-level?level=debug", "/debug/rules/reload"])
+async def test_nobody_else_changes_anything(tmp_path, rules, path):
+    """No token, a wrong one, a large body: refused, and clearly. By GET and the like nothing changes, with the token or without."""
+    env = {"DEBUG_TOKEN": "sesame", "LOG_FORMAT": "json"}
+    async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
+        assert await change(replica, path) == (401, "this needs the token: send `Authorization: Bearer` with it\n")
+        assert await change(replica, path, "simsalabim") == (401, "this is not the token\n")
+        assert await change(replica, path, "simsalabim", data=io.BytesIO(b"x" * 3_000_000)) == (
+            401,
+            "this is not the token\n",
+        )
+        before = says(replica)
+        async with aiohttp.ClientSession(headers={"Authorization": "Bearer sesame"}) as session:
+            for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"):
+                async with session.request(method, replica.debug + path) as answer:
+                    assert answer.status == (405 if "reload" in path else 200)
+                    assert answer.headers.get("Allow") == ("POST" if "reload" in path else None)
+        assert await page(replica, "/debug/log-level") == (200, "info\n")
+        assert says(replica) == before
+
+
+async def test_without_a_token_nobody_changes_anything(tmp_path, rules):
+    """And whoever tries is told how it is enabled."""
+    async with Replica(tmp_path / "replica", rules=rules) as replica:
+        for token in (None, "", "sesame"):
+            status, text = await change(replica, "/debug/log-level?level=debug", token)
+            assert (status, "set DEBUG_TOKEN, or DEBUG_TOKEN_FILE" in text) == (403, True)
+        assert await page(replica, "/debug/log-level") == (200, "info\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ratelimit_svc import __version__
 from ratelimit_svc.demo import compose, envoy, shipped
 
 ROOT = Path(__file__).parents[1]
@@ -201,6 +202,18 @@ def test_the_image_has_the_reference_implementations_programs():
     programs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert {*names.split(), "ratelimit-svc"} == programs.keys()
 
+
+def test_the_page_on_going_there_changes_the_image_and_nothing_else():
+    """Its two manifests are YAML, and name this version."""
+    page = (ROOT / "docs/migration.md").read_text()
+    kustomization, gateway = map(yaml.safe_load, re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    (image,) = kustomization["images"]
+    assert image == {"name": "docker.io/envoyproxy/ratelimit", "newName": IMAGE, "newTag": __version__}
+    container = gateway["provider"]["kubernetes"]["rateLimitDeployment"]["container"]
+    assert container == {"image": f"{IMAGE}:{__version__}"}
+
+
+IMAGE = "registry.example/ratelimit-svc"
 
 # ── Kubernetes and Istio ──────────────────────────────────────────────────────────────────────────────────────────────
 

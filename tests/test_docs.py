@@ -153,6 +153,14 @@ def headings(page: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in texts}
 
 
+def test_the_page_on_the_debug_side_has_every_path():
+    """And every parameter that has one of its own."""
+    page = (PROJECT / "docs/debug.md").read_text()
+    for path, parameters in DEBUG_PATHS.items():
+        assert f"| `{path}" in page, path
+        assert path == recent.REQUESTS or all(f"?{name}=" in page for name in parameters), path
+
+
 def test_the_page_on_why_has_every_parameter_and_every_word_of_the_log():
     """What /debug/requests takes, what a denial's line says, and what the access log is told are on docs/why.md."""
     page = (PROJECT / "docs/why.md").read_text()

@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "limiter statsd",
         "unanswered telling",
         "denials dynamic_metadata response_headers policy group_commit refusals",
-        "plans waiting verdicts deadlines metrics health garbage pressure",
+        "plans waiting verdicts deadlines metrics health garbage pressure tracing",
         "owed",
         "rules store",
         "windows breaker",
@@ -48,6 +48,7 @@ ONLY = {
     "uvloop": {"cli"},
     "rich": {"demo"},
     "envoy_data_plane": {"demo"},
+    "opentelemetry": {"tracing"},
 }
 """Which rooms may import a foreign package."""
 

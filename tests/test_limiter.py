@@ -1,6 +1,7 @@
 """The limiter: verdicts, rules, and bounds under attack."""
 
 import asyncio
+import gc
 import tracemalloc
 
 import pytest
@@ -126,6 +127,20 @@ async def test_a_flood_beyond_the_queue_is_answered_at_once(held):
     held.go.set()
     await answers.wait(5001)
     assert limiter.waiting.requests == 0
+
+
+async def test_a_refusal_is_freed_at_once(held):
+    """The error, and the frames that it has come through: what goes round in a circle waits for the collector."""
+    limiter = make(held)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            with pytest.raises(BadRequestError):
+                await limiter.ask(b"")
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 async def test_plan_memory_is_bounded_by_bytes_and_tells_the_truth(held):

@@ -242,10 +242,11 @@ async def test_without_redis_it_starts_is_ready_and_recovers_by_itself(tmp_path,
     assert said[:2] == ["store is away: answering by on_store_failure", "store is up"]
 
 
-async def test_a_replica_that_requires_redis_is_unready_without_it(tmp_path, rules):
-    """READY_REQUIRES_REDIS opts in."""
+@pytest.mark.parametrize("variable", ["READY_REQUIRES_REDIS", "REDIS_HEALTH_CHECK_ACTIVE_CONNECTION"])
+async def test_a_replica_that_requires_redis_is_unready_without_it(tmp_path, rules, variable):
+    """READY_REQUIRES_REDIS opts in, also by the reference implementation's name."""
     store = valkey(tmp_path / "valkey")
-    env = {"READY_REQUIRES_REDIS": "true"}
+    env = {variable: "true"}
     async with store, Replica(tmp_path / "replica", rules=rules, redis_url=store.url, env=env) as replica:
         await store.kill()
 

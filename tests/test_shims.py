@@ -1,15 +1,19 @@
 """The reference implementation's programs, run under their names as an operator's scripts run them."""
 
 import asyncio
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import trustme
 
 from ratelimit_svc.demo.parts import Replica
+from ratelimit_svc.shims import ANSWER_WITHIN_S
 from tests.certificates import CLIENT, Files, chain
+from tests.contracts.pod import ConfigMap
 
 RULES = """\
 domain: shop
@@ -123,6 +127,18 @@ async def test_ratelimit_client_asks_over_tls(rules, tmp_path):
     assert "code = Unavailable" in unknown.stdout
 
 
+@pytest.mark.slow
+def test_ratelimit_client_waits_for_ten_seconds():
+    """And no longer, for someone who listens and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asked = ["-dial_string", f"127.0.0.1:{silent.getsockname()[1]}", "-domain", "shop", "-descriptors", "a=b"]
+        begun = time.monotonic()
+        told = run("ratelimit_client", *asked)
+    assert time.monotonic() - begun >= ANSWER_WITHIN_S == 10
+    assert told.returncode == 1
+    assert "request error: rpc error: code = " in told.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -189,6 +205,18 @@ def test_ratelimit_config_check_needs_a_folder(arguments):
     told = run("ratelimit_config_check", *arguments)
     assert (told.returncode, told.stderr) == (1, "")
     assert told.stdout.splitlines()[-1].startswith("error opening directory ")
+
+
+def test_ratelimit_config_check_reads_a_mounted_config_map(tmp_path):
+    """Its visible files, and not the folders behind them that a kubelet keeps them in."""
+    folder = tmp_path / "mounted"
+    ConfigMap(folder, {"shop.yaml": RULES})
+    told = run("ratelimit_config_check", "-config_dir", folder)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.splitlines()[2:] == [
+        f"opening config file: {folder / 'shop.yaml'}",
+        "all rate limit configs ok",
+    ]
 
 
 def test_ratelimit_config_check_wants_rules_in_its_folder(tmp_path):

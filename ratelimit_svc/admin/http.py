@@ -80,7 +80,7 @@ def make_app(
             return web.Response(text=f"{error}\n", status=HTTPStatus.BAD_REQUEST)
         except RateLimitError as error:
             return web.Response(text=f"{error}\n", status=HTTPStatus.INTERNAL_SERVER_ERROR)
-        return web.Response(text=text, status=_STATUS_OF[code], content_type="application/json")
+        return web.Response(body=text.encode(), status=_STATUS_OF[code], content_type="application/json")
 
     async def metrics(_: web.Request) -> web.Response:
         # In a thread, since with many rules the page takes longer than a request may wait for the loop.

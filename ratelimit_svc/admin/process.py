@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
+from itertools import takewhile
 from math import isfinite
 from types import CodeType, FrameType
 from typing import Any
@@ -69,7 +70,10 @@ def _stats(page: str) -> dict[str, Any]:
     samples = (line.rpartition(" ") for line in page.splitlines() if not line.startswith("#"))
     numbers = {name: _number(float(value)) for name, _, value in samples if isfinite(float(value))}
     resident = numbers.get("process_resident_memory_bytes", 0)
-    return {"cmdline": sys.orig_argv, "memstats": {"Alloc": resident, "Sys": resident}, **dict(sorted(numbers.items()))}
+    cmdline = list(
+        takewhile(lambda word: not word.startswith("--"), sys.orig_argv)
+    )  # in a flag there may be a password
+    return {"cmdline": cmdline, "memstats": {"Alloc": resident, "Sys": resident}, **dict(sorted(numbers.items()))}
 
 
 def _number(value: float) -> float:

@@ -4,6 +4,7 @@ store        the store that the settings name, and the replicas that share it
 listeners    gRPC, HTTP, the debug side
 stats        who reads the reference implementation's numbers
 background   what runs beside the requests
+traced       spans of sampled requests
 """
 
 import asyncio
@@ -33,6 +34,7 @@ from ratelimit_svc.server.background import (
     running,
     steady_us,
 )
+from ratelimit_svc.server.traced import traced
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.state import NO_RULES, State
 from ratelimit_svc.store.memory import MemoryStore
@@ -86,7 +88,8 @@ async def serve(settings: Settings) -> None:
         life.callback(limiter.close)
         watched = WireHealth()
         metrics.gauges.health_checks = lambda: watched.checks
-        engine = listeners.engine(settings, state, limiter, watched)
+        traces = await life.enter_async_context(traced(settings, limiter))
+        engine = listeners.engine(settings, state, limiter, watched, traces)
         state.measure(limiter, local, engine, lag)
         replicas = store.counting(settings, state, limiter, windows)
         if settings.shadow_mode:

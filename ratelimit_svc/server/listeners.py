@@ -18,6 +18,7 @@ from ratelimit_svc.rules import listing
 from ratelimit_svc.server.store import Opened
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.state import State
+from ratelimit_svc.tracing.traces import Traces
 from ratelimit_svc.wire import rls, unix
 from ratelimit_svc.wire.engine import Engine, EngineOptions
 from ratelimit_svc.wire.health import Health as WireHealth
@@ -43,7 +44,9 @@ def engine_named(name: str) -> type[Engine]:
     return GrpcioEngine
 
 
-def engine(settings: Settings, state: State, limiter: Limiter, watched: WireHealth) -> Engine:
+def engine(
+    settings: Settings, state: State, limiter: Limiter, watched: WireHealth, traces: Traces | None = None
+) -> Engine:
     """Make the gRPC side.
 
     Raises:
@@ -54,6 +57,7 @@ def engine(settings: Settings, state: State, limiter: Limiter, watched: WireHeal
         max_connection_age_s=settings.grpc_max_connection_age_us / MICROSECONDS or None,
         max_connection_age_grace_s=settings.grpc_max_connection_age_grace_us / MICROSECONDS or None,
         tls=_tls(settings, state),
+        traces=traces,
     )
     return engine_named(settings.engine)(limiter, methods(watched), options)
 

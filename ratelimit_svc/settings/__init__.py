@@ -8,6 +8,7 @@ The fields of `Settings` are the one table of them: variable, kind, default and 
     rules      where the rules are, and how they are read
     stats      who is told the reference implementation's numbers: statsd, DogStatsD, Prometheus
     process    when it is ready, how it ends, what it tells
+    tracing    spans of sampled requests
     accepted   what the reference implementation has and what has no effect here
 
 `row` makes one row of the table, `kinds` has what the text of a setting may be, `files` and `tls_files` whether files are there.
@@ -35,6 +36,7 @@ from ratelimit_svc.settings.redis import RedisSettings
 from ratelimit_svc.settings.row import Setting, setting
 from ratelimit_svc.settings.rules import RuleSettings
 from ratelimit_svc.settings.stats import StatsSettings
+from ratelimit_svc.settings.tracing import TracingSettings
 from ratelimit_svc.settings.wire import WireSettings
 
 __all__ = ["TABLE", "Setting", "Settings"]
@@ -42,7 +44,14 @@ __all__ = ["TABLE", "Setting", "Settings"]
 
 @dataclass(frozen=True)
 class Settings(
-    AcceptedSettings, ProcessSettings, StatsSettings, RuleSettings, AnswerSettings, RedisSettings, WireSettings
+    AcceptedSettings,
+    TracingSettings,
+    ProcessSettings,
+    StatsSettings,
+    RuleSettings,
+    AnswerSettings,
+    RedisSettings,
+    WireSettings,
 ):
     """The process's settings. Durations are integer microseconds (`_us`), however they were written.
 

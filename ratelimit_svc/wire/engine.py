@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics.counts import Wire
+from ratelimit_svc.tracing.traces import Traces
 from ratelimit_svc.wire.calls import Method
 from ratelimit_svc.wire.tls import ServerTls
 
@@ -23,6 +24,8 @@ class EngineOptions:
     """So much later it is ended, whatever is under way on it; None: never."""
     tls: ServerTls | None = None
     """None: plaintext."""
+    traces: Traces | None = None
+    """Which requests are sampled, and who is told of them; None: none is."""
 
 
 class Engine(Protocol):

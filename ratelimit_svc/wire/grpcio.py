@@ -13,6 +13,7 @@ import grpc
 
 from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.tracing.traces import Trace
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.calls import CallError, GrpcStatus, Method
 from ratelimit_svc.wire.engine import EngineOptions
@@ -36,7 +37,7 @@ class GrpcioEngine:
 
     def __init__(self, limiter: Limiter, methods: Mapping[str, Method], options: EngineOptions) -> None:
         self._limiter = limiter
-        self._tls = options.tls
+        self._tls, self._traces = options.tls, options.traces
         self._server = grpc.aio.server(options=_channel_arguments(options))
         unary, streaming = grpc.unary_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         handlers: dict[str, Handler] = {path: streaming(self._answering(_with(each))) for path, each in methods.items()}
@@ -70,22 +71,30 @@ class GrpcioEngine:
         """Return nothing: the library does not tell."""
 
     async def _should_rate_limit(self, data: bytes, context: Context) -> bytes:
+        trace = None if self._traces is None else self._traces.begun(_fields(context).get)
         try:
-            return await self._limiter.ask(data, timeout_s=context.time_remaining())
+            answer = await self._limiter.ask(data, timeout_s=context.time_remaining())
         except RateLimitError as error:
+            self._note(trace, data, error)
             raise CallError(*rls.status_of(error)) from error
+        self._note(trace, data, answer)
+        return answer
+
+    def _note(self, trace: Trace | None, data: bytes, answer: bytes | RateLimitError) -> None:
+        if trace is not None and self._traces is not None:
+            self._traces.answered(trace, data, answer)
 
     def _answering(self, answer: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
         """Let a call in if its client is, and end it by CallError."""
 
-        async def answer_or_abort(asked: Any, context: Context) -> Any:
+        async def answer_or_fail(asked: Any, context: Context) -> Any:
             try:
                 self._admit(context)
                 return await answer(asked, context)
             except CallError as error:
-                await context.abort(_STATUS[error.status], error.text)
+                await _abort(context, _STATUS[error.status], error.text)
 
-        return answer_or_abort
+        return answer_or_fail
 
     def _admit(self, context: Context) -> None:
         """Refuse a client whom TLS does not admit. The library shows certificates to calls only, not at the handshake."""
@@ -93,6 +102,14 @@ class GrpcioEngine:
             raise CallError(
                 GrpcStatus.UNAUTHENTICATED, "the client's certificate does not have the name that is let in"
             )
+
+
+async def _abort(context: Context, status: grpc.StatusCode, text: str) -> None:
+    """End a call, once its handler has returned. The library keeps the exception: with all that led to it, it would hold itself."""
+    try:
+        await context.abort(status, text)
+    except grpc.aio.AbortError as aborted:
+        aborted.__traceback__ = aborted.__context__ = None
 
 
 class _Handlers(grpc.GenericRpcHandler):
@@ -141,6 +158,12 @@ def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
         return grpc.ssl_server_certificate_configuration([(pem.key, pem.cert)], root_certificates=pem.client_ca)
 
     return grpc.dynamic_ssl_server_credentials(now(), now, require_client_authentication=tls.clients_are_asked)
+
+
+def _fields(context: Context) -> Mapping[str, str]:
+    """Return a call's headers that are text."""
+    found = context.invocation_metadata() or ()
+    return {name: value for name, value in found if isinstance(value, str)}
 
 
 def _peercert(context: Context) -> Mapping[str, Any]:

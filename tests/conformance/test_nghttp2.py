@@ -164,7 +164,9 @@ async def test_traces_have_a_shape(client, served):
     table._shape = table._shape._replace(head=table._shape.head._replace(timeout_s=7.0))
     replies = await client.send(*(traced(number) for number in range(1000, 1100)))
     assert [reply.verdict.overall_code for reply in replies] == [OK] * 100
-    assert served.limiter.timeouts_s == [None] * 7 + [pytest.approx(7.0)] * 100
+    assert (
+        served.limiter.timeouts_s == [None] * 7 + [pytest.approx(7.0, abs=1)] * 100
+    )  # less what some waited for their turn to be read
 
 
 async def test_headers_of_all_kinds(client):

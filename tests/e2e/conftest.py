@@ -22,6 +22,7 @@ descriptors:
   - {key: tenant, value: at-once, rate_limit: {unit: minute, requests_per_unit: 10}}
   - {key: tenant, value: fast, rate_limit: {unit: second, requests_per_unit: 5}}
   - {key: tenant, value: named, rate_limit: {unit: hour, requests_per_unit: 7, name: for-people}}
+  - {key: tenant, value: headed, rate_limit: {unit: hour, requests_per_unit: 4}}
   - {key: tenant, value: none, rate_limit: {unit: minute, requests_per_unit: 0}}
   - {key: tenant, value: free, rate_limit: {unlimited: true}}
   - {key: tenant, value: watched, shadow_mode: true, rate_limit: {unit: minute, requests_per_unit: 2}}
@@ -81,7 +82,8 @@ def engine(request: pytest.FixtureRequest) -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory, engine: str) -> AsyncIterator[Client]:
     """Callers of an ingress gateway that runs the shipped EnvoyFilter."""
-    async for client in client_of(tmp_path_factory.mktemp("gateway"), GATEWAY_RULES, env={"ENGINE": engine}):
+    env = {"ENGINE": engine, "LIMIT_RESPONSE_HEADERS_ENABLED": "true"}
+    async for client in client_of(tmp_path_factory.mktemp("gateway"), GATEWAY_RULES, env=env):
         yield client
 
 

@@ -50,6 +50,15 @@ async def test_headers_say_limit_remaining_and_reset(gateway):
     assert answers[-1].headers["retry-after"] == answers[-1].headers["x-ratelimit-reset"]
 
 
+async def test_callers_see_the_headers_that_the_service_adds(gateway):
+    """On what passes and on what is denied, beside those that Envoy makes (LIMIT_RESPONSE_HEADERS_ENABLED)."""
+    for tenant, status, limit, remaining in (("headed", 200, "4", "3"), ("none", 429, "0", "0")):
+        answer = await gateway.call(tenant)
+        assert answer.status == status
+        assert (answer.headers["ratelimit-limit"], answer.headers["ratelimit-remaining"]) == (limit, remaining)
+        assert 0 < int(answer.headers["ratelimit-reset"]) <= 3660
+
+
 async def test_who_waits_as_told_passes(gateway):
     """Retry-After is never shorter than the real wait, and at most the window and a slice, rounded up."""
     for _ in range(3):

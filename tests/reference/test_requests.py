@@ -6,7 +6,8 @@ request that was denied before (what that consumes is the great difference), bot
 
 import pytest
 
-from ratelimit_svc.errors import BadRequestError
+from ratelimit_svc.errors import BadRequestError, SettingsError
+from ratelimit_svc.settings import Settings
 from tests.reference.asking import as_written, ask, asked, limiter_of, tell
 
 HEADERS = "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"
@@ -301,3 +302,26 @@ async def test_many_hits_are_many():
         day=x                       → OK: OK 4/5 day
     """
     await as_written(limiter_of(), table)
+
+
+async def test_dynamic_metadata_names_the_week():
+    """And leaves out what is 0, as protobuf's text does."""
+    limiter = limiter_of(dynamic_metadata=True)
+    answers = [await ask(limiter, asked(text)) for text in ("day=x own 7 week", "day=x own 0 week")]
+    limits = [answer["dynamicMetadata"]["descriptors"][0]["limit"] for answer in answers]
+    assert limits == ["requests_per_unit:7 unit:WEEK", "unit:WEEK"]
+
+
+@pytest.mark.parametrize("text", ["RateLimit Limit", "RateLimit:", "Grenze\n", "größe"])
+def test_a_response_header_has_a_name(text):
+    """Of those signs that HTTP allows."""
+    with pytest.raises(SettingsError, match=r"LIMIT_RESET_HEADER=.*: must be a header's name"):
+        Settings.from_environment({"LIMIT_RESET_HEADER": text})
+
+
+def test_response_headers_are_set_by_four_variables():
+    """An empty name is the default."""
+    names = {"LIMIT_LIMIT_HEADER": "X-Limit", "LIMIT_REMAINING_HEADER": "", "LIMIT_RESET_HEADER": "x-reset"}
+    assert Settings.from_environment(names).header_names == ()
+    on = Settings.from_environment({**names, "LIMIT_RESPONSE_HEADERS_ENABLED": "T"})
+    assert on.header_names == ("X-Limit", "RateLimit-Remaining", "x-reset")

@@ -34,7 +34,7 @@ from ratelimit_svc.wire.http2.messages import PREFIX, PREFIX_BYTES, Unfinished
 from ratelimit_svc.wire.http2.outgoing import Outgoing
 from ratelimit_svc.wire.http2.requests import MOST_TICKS, Ask, Event, Requests
 from ratelimit_svc.wire.http2.streams import Crowd, Stream, Streams
-from ratelimit_svc.wire.http2.table import Table
+from ratelimit_svc.wire.http2.traced import table
 
 WINDOW = 2**20
 """Bytes of DATA that may be under way to us on one connection. They count as taken when they are read: `messages` bounds what is
@@ -75,7 +75,7 @@ class Connection:
         """Nothing that comes is read any more; `outgoing` may hold a last word."""
         self.fault = ErrorCode.NO_ERROR
         """Why, if that was the peer's doing."""
-        self._table = Table(blocks, self.calm)
+        self._table = table(blocks, self.calm)
         self.control = Control(self.outgoing, self.streams, self._table, self.calm)
         self._rest = b""
         self._greeted = False

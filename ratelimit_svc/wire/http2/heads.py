@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ratelimit_svc.tracing.traces import Trace
 from ratelimit_svc.wire.calls import GrpcStatus
 from ratelimit_svc.wire.http2.fields import Field, is_sound_value
 from ratelimit_svc.wire.http2.frames import ErrorCode, StreamFault
@@ -43,6 +44,8 @@ class Head(NamedTuple):
     """A call of the RateLimitService: one message."""
     quick: bool = False
     """And its message is not compressed."""
+    trace: Trace | None = None
+    """If the request is sampled (`traced`)."""
 
 
 def malformed(text: str) -> StreamFault:

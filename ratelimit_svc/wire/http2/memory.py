@@ -14,6 +14,7 @@ Rule 3: what is remembered is bounded: two generations, of which the older is dr
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from ratelimit_svc.tracing.traces import Traces
 from ratelimit_svc.wire.calls import GrpcStatus
 from ratelimit_svc.wire.http2 import fields
 from ratelimit_svc.wire.http2.calm import Calm
@@ -82,10 +83,11 @@ class Blocks:
 
     Args:
         quick_path: see `heads.interpret`.
+        traces: says which requests are sampled; None: nobody asks.
     """
 
-    def __init__(self, quick_path: str) -> None:
-        self.quick_path = quick_path
+    def __init__(self, quick_path: str, traces: Traces | None = None) -> None:
+        self.quick_path, self.traces = quick_path, traces
         self.heads: Remembered[Head] = Remembered(MOST_BLOCKS)
         """By whole blocks."""
         self._once: set[int] = set()

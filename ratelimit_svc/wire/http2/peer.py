@@ -37,7 +37,7 @@ class Peer(asyncio.Protocol):
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._submit = shared.limiter.submit
+        self._submit = shared.submit
         self.connection = Connection(
             shared.blocks,
             shared.unfinished,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.waiting import Waiting
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.calls import CallError, GrpcStatus, Method
 from ratelimit_svc.wire.engine import EngineOptions
@@ -16,6 +17,7 @@ from ratelimit_svc.wire.http2.memory import Blocks
 from ratelimit_svc.wire.http2.messages import Unfinished
 from ratelimit_svc.wire.http2.requests import FEW_TICKS, MOST_TICKS
 from ratelimit_svc.wire.http2.streams import MANY_STREAMS, Crowd
+from ratelimit_svc.wire.http2.traced import TracedLimiter
 
 if TYPE_CHECKING:
     from ratelimit_svc.wire.http2.handshake import Handshake
@@ -40,7 +42,7 @@ class Shared:
     on_last: Callable[[], None]
     """Called when the last connection has gone."""
     most_connections: int
-    blocks: Blocks = field(default_factory=lambda: Blocks(f"/{rls.SERVICE}/{rls.METHOD}"))
+    blocks: Blocks = field(init=False)
     unfinished: Unfinished = field(default_factory=Unfinished)
     crowd: Crowd = field(default_factory=Crowd)
     peers: set["Peer"] = field(default_factory=set)
@@ -56,6 +58,15 @@ class Shared:
     patience: int = MOST_TICKS
     """Seconds that a request may take to come."""
     _unwritten: list["Peer"] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.blocks = Blocks(f"/{rls.SERVICE}/{rls.METHOD}", self.options.traces)
+
+    @property
+    def submit(self) -> Callable[..., Waiting | None]:
+        """What connections ask: the limiter, or who stands before it where spans are asked for."""
+        traces = self.options.traces
+        return self.limiter.submit if traces is None else TracedLimiter(self.limiter, traces).submit
 
     @property
     def crowded(self) -> bool:
