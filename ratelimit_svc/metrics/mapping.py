@@ -18,7 +18,7 @@ from typing import NamedTuple
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Of a histogram whose rule has none: those of Prometheus's Go library."""
 
-MOST_MAPPED = 65_536
+MOST_MAPPED = 131_072
 """Names that are remembered as mapped, so that each page is made of what is known already."""
 
 COUNTER, GAUGE, OBSERVER = "counter", "gauge", "observer"

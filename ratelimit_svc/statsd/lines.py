@@ -21,7 +21,7 @@ Key = str | tuple[str, int]
 _UNFIT = re.compile(r"[:|,#@=\s]")
 """What would end a tag in one of the protocols."""
 
-NAMES_KEPT = 65_536
+NAMES_KEPT = 131_072
 """Names that are remembered as written."""
 
 
