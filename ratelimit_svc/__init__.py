@@ -3,9 +3,9 @@
 The way of a request, and where to look:
 
     wire      bytes from Envoy, in and out           (wire/rls, wire/engine: grpcio or http2, wire/tls)
-    limiter   plan → batch → take → verdict          (read this first; its parts: plans, waiting, group_commit, verdicts,
-                                                      deadlines, unanswered, policy, owed, refusals, reference_keys,
-                                                      telling with response_headers)
+    limiter   plan → batch → take → verdict          (read this first; its parts: options, plans, waiting, group_commit,
+                                                      verdicts, deadlines, unanswered, policy, owed, refusals,
+                                                      reference_keys, telling with response_headers)
     rules     which rules meet which descriptor      (rules/tables has every key; rules/load, rules/match, rules/watch)
     store     where windows are kept                 (store/memory, store/redis, store/keys)
     breaker   whether to call a store node at all    (pressure: whether this process itself keeps up; both count in a ring)
@@ -15,7 +15,8 @@ The way of a request, and where to look:
     why a request was limited: rules/explain before it comes, recent and denials once it has, dynamic_metadata for
     Envoy's log.
 
-    tracing makes spans of sampled requests, if it is asked to.
+    tracing makes spans of sampled requests, if it is asked to. compared and comparison ask a second algorithm beside the one
+    that decides. xds has rules from a server instead of files, statsd tells one what metrics count.
 
     model has the values all of them speak, server the life of the process and state what it knows of itself, settings
     what it can be told, metrics what it counts, admin its HTTP sides, cli its commands, shims those of the reference

@@ -14,7 +14,6 @@ again without asking the store, and while too many wait, or for too long, the po
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from ratelimit_svc import plans, verdicts
@@ -25,6 +24,7 @@ from ratelimit_svc.errors import BadRequestError, RateLimitError
 from ratelimit_svc.group_commit import GroupCommit
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import BAD_KEY, Code, Grant, Plan, Request, Verdict
+from ratelimit_svc.options import Options
 from ratelimit_svc.owed import Owed
 from ratelimit_svc.policy import Policy
 from ratelimit_svc.pressure import Pressure
@@ -38,40 +38,6 @@ from ratelimit_svc.waiting import Answer, Waiting, WaitingLine, WaitingLines
 
 TIMEOUTS_KEPT = 1024
 """Callers' timeouts whose patience is remembered: Envoy's is the same with every call."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """What an operator may tell the limiter."""
-
-    store_timeout_s: float = 0.1
-    """The longest a request waits for the store."""
-    deadline_margin_s: float = 0.002
-    """Taken off a caller's own timeout: what the answer needs to get back to it."""
-    replicas: int = 1
-    """How many replicas share a limit at least while the store is away; each enforces ceil(limit / replicas)."""
-    owed_keys: int = 100_000
-    """Windows of which it is kept what the store has yet to be told."""
-    queue_limit: int = 10_000
-    """How many requests may wait; beyond, the policy answers at once."""
-    queue_age_s: float = 0.05
-    """How long the oldest of them may have waited; beyond, likewise."""
-    denial_memory_keys: int = 100_000
-    """Windows that are remembered to be full."""
-    batches_in_flight: int = 1
-    """How many batches may be with the store at a time."""
-    plan_memory_bytes: int = 64 * 1024 * 1024
-    key_prefix: str = ""
-    dynamic_metadata: bool = False
-    """Tell Envoy's access log, in each answer, which rules met the request and how it stands with them."""
-    header_names: tuple[str, ...] = ()
-    """What callers are told in headers of each answer, by these names: the limit, what is left, and the reset. None: nothing."""
-    planner: type[plans.Planner] = plans.Planner
-    """Finds plans: in which keys what is counted."""
-    shadow_mode: bool = False
-    """Nobody is denied: each request is charged as if all were enforced, statuses say what that would be, and all pass."""
-    denial_log_every_s: float = 1.0
-    """At most one denial of each rule in this time is told to `on_denial`; 0: none."""
 
 
 class Limiter:
@@ -113,7 +79,8 @@ class Limiter:
             header_names=options.header_names,
             dynamic_metadata=options.dynamic_metadata,
         ).tell
-        self._metrics, self._pressure = metrics, pressure or Pressure()
+        self._metrics, self._reference = metrics, metrics.reference
+        self._pressure = pressure or Pressure()
         self._options, self._queue_limit = options, options.queue_limit
         self._loop = asyncio.get_running_loop()
         self._planner_of = partial(options.planner, prefix=options.key_prefix, keep_requests=options.dynamic_metadata)
@@ -201,6 +168,8 @@ class Limiter:
             answer(error)
             return None
         if plan.answer is not None:
+            if self._reference is not None:
+                self._reference.answered(plan)
             answer(plan.answer)
             return None
         if self.refusals.windows and (refusal := self.refusals.find(plan)) is not None:
@@ -257,7 +226,10 @@ class Limiter:
 
     def _plan(self, data: bytes) -> Plan:
         self._metrics.plan_memory_misses += 1
-        plan = self._planner.plan(self._decode(data))
+        request = self._decode(data)
+        plan = self._planner.plan(request)
+        if self._reference is not None and self.rules is not None:
+            plan.counted = self._reference.of(plan, request, known=request.domain in self.rules.domains)
         if not plan.charges:
             plan.answer = self._tell(plan, verdicts.granted(plan, Grant(1, ())))
         return plan
@@ -285,8 +257,7 @@ class Limiter:
         refusals, self._uncounted = self._uncounted, []
         for refusal in refusals:
             requests, refusal.uncounted = refusal.uncounted, 0
-            self._metrics.denied_from_memory += requests
-            self._metrics.denied(refusal.plan, refusal.places, requests)
+            self._metrics.told_from_memory(refusal.plan, refusal.grant, refusal.places, requests)
             self._note_over_limit(refusal.plan, refusal.grant, requests)
 
     # ── with the store ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -321,6 +292,8 @@ class Limiter:
             self.refusals.learn(plan, grant, line.sent_us)
             self._metrics.denied(plan, denying, len(refused))
             self._note_over_limit(plan, grant, len(refused))
+        if self._reference is not None and requests:
+            self._reference.settled(plan, grant, len(passed), [each.since for each in requests], self._loop.time())
 
     def _pass(self, plan: Plan, grant: Grant, requests: Sequence[Waiting], later: int) -> None:
         """Answer those of a line that were granted: so many come after the first."""

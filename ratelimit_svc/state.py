@@ -174,6 +174,13 @@ class State:
             keys=[key.decode("utf-8", "replace") for key in keys],
         )
 
+    def on_statsd(self, where: str, reason: str) -> None:
+        """Note that the statsd server is not there, or is again."""
+        if reason:
+            log.warning("statsd server is away: it is told later", where=where, reason=reason)
+        else:
+            log.info("statsd server is told", where=where)
+
     def __post_init__(self) -> None:
         self.log_level = self.settings.log_level
 
@@ -243,7 +250,7 @@ class State:
 
     def _store_nodes(self) -> Mapping[str, StoreNode]:
         return {
-            address: StoreNode(node.breaker.state, node.breaker.opened, node.late, node.late_s)
+            address: StoreNode(node.breaker.state, node.breaker.opened, node.late, node.late_s, node.up)
             for address, node in self.nodes().items()
         }
 

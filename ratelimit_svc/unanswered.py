@@ -115,6 +115,7 @@ class Unanswered:
             self._comparison.note_without_store(waiting.plan)
         if policy is OnStoreFailure.ERROR and not self._never_deny:  # Envoy might deny for an error
             waiting.answer(error)
+            self._count(waiting, waiting.plan, None)
             return
         plan, verdict, grant = self.policy.decide(waiting.plan)
         if verdict.code is Code.OK if grant is None else grant.granted:  # what overdraws is told OVER_LIMIT, and counts
@@ -122,6 +123,14 @@ class Unanswered:
         waiting.answer(self._tell(plan, verdict))
         if verdict.code is Code.OVER_LIMIT:
             self._on_over_limit(plan, grant, 1)
+        self._count(waiting, plan, grant)
+
+    def _count(self, waiting: Waiting, share: Plan, grant: Grant | None) -> None:
+        """Count a request under the reference implementation's names, where somebody reads these."""
+        reference = self._metrics.reference
+        if reference is not None:
+            reference.by_policy(waiting.plan, share, grant)
+            reference.times.note([waiting.since], self._loop.time())
 
     def _answer_soon(self, line: WaitingLine, error: StoreUnavailableError) -> int:
         """Let a line be answered in the next turns of the loop; return how many still waited."""

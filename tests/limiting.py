@@ -7,9 +7,10 @@ from typing import Any
 
 from ratelimit_svc import verdicts
 from ratelimit_svc.errors import StoreUnavailableError
-from ratelimit_svc.limiter import Limiter, Options
+from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import Entry, Grant, Line, Rule, Unit, Verdict
+from ratelimit_svc.options import Options
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import Domain, Node, RuleSet
@@ -80,6 +81,7 @@ def make(
     clock=lambda: START,
     pressure=None,
     encode=as_it_is,
+    metrics=None,
     **options,
 ) -> Limiter:
     """A limiter of these rules, or without any; one that remembers no denials, and is in no hurry."""
@@ -89,7 +91,7 @@ def make(
         clock=clock,
         decode=rls.decode,
         encode=encode,
-        metrics=Metrics(),
+        metrics=metrics or Metrics(),
         options=Options(**{"store_timeout_s": 30, "queue_age_s": 30, "denial_memory_keys": 0, **options}),
         pressure=pressure,
         on_denial=on_denial,

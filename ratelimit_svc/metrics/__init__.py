@@ -1,14 +1,18 @@
 """Metrics: the counters of the process, and the page that shows them.
 
-    counts    the numbers, as plain ints
-    page      every metric's name, once, and what Prometheus reads
+    counts      the numbers, as plain ints
+    reference   what the reference implementation counts, for those who read it under its names; `times` has how long requests took
+    stats       the reference's names, and where their numbers come from
+    mapping     those names → names and labels for Prometheus; `mapping_file` reads other mappings than the usual one
+    exposition  the reference's numbers as Prometheus reads them
+    page        every metric's name of ours, once, and the page
 
 Rule 1: counting is adding to a plain int. Nothing on a request's way calls the Prometheus library; it reads when asked.
 Rule 2: labels are bounded: rules by `MOST_RULES`, those with callers' own values by `MOST_LABELS`, everything else by the words
         of its class in `counts`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ratelimit_svc.metrics.counts import (
     Gauges,
@@ -18,6 +22,7 @@ from ratelimit_svc.metrics.counts import (
     RuleCounts,
     StoreFailures,
 )
+from ratelimit_svc.metrics.reference import ReferenceCounts
 from ratelimit_svc.model import Charge, Grant, Kind, Overdraft, Plan, Role
 
 MOST_RULES = 2_000
@@ -54,8 +59,15 @@ class Metrics:
         self.rules_loads = Loads()
         self.gauges = Gauges()
         self.rules: dict[str, RuleCounts] = {}
+        self.reference: ReferenceCounts | None = None
+        """Where is counted what the reference implementation counts; None: nowhere, since nobody reads it."""
         self._labels = 0
         """How many of these are labels that hold callers' values."""
+
+    def count_for_reference(self, *, near_limit_ratio: float = 0.8, local_cache: bool = False) -> ReferenceCounts:
+        """Count from now on what the reference implementation counts, too: somebody reads it. Before there is a limiter."""
+        self.reference = ReferenceCounts(near_limit_ratio=near_limit_ratio, local_cache=local_cache)
+        return self.reference
 
     def rule(self, label: str, rule_id: str = "") -> RuleCounts:
         """Return the counts of one rule, to be kept and added to: under its label while there is room, else under its id."""
@@ -94,6 +106,13 @@ class Metrics:
         """Count n requests that were denied on the rules that denied them (`verdicts.denying`); on the others nothing happened."""
         for place in places:
             self._count(plan.charges[place], "denied", n)
+
+    def told_from_memory(self, plan: Plan, grant: Grant, places: Sequence[int], n: int) -> None:
+        """Count n requests that were denied without asking the store, on the rules that it had denied (`Remembered.places`)."""
+        self.denied_from_memory += n
+        self.denied(plan, places, n)
+        if self.reference is not None:
+            self.reference.remembered(plan, grant, places, n)
 
     def _count(self, charge: Charge, decision: str, n: int) -> None:
         """Count any decision by its name. The usual one is counted above, in half the time."""

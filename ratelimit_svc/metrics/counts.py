@@ -145,6 +145,8 @@ class StoreNode(NamedTuple):
     """Answers that came when nobody waited for them any more."""
     late_s: float
     """How much later than that, all together."""
+    up: bool = True
+    """Whether there is a connection."""
 
 
 class XdsServer(NamedTuple):
@@ -177,3 +179,5 @@ class Gauges:
     ready: Callable[[], float] = _zero
     xds: Callable[[], XdsServer | None] = lambda: None
     """None: rules are in files."""
+    health_checks: Callable[[], int] = int
+    """How often `grpc.health.v1` was asked."""

@@ -245,9 +245,15 @@ TABLE = (*((row.name, row.help) for row in (*COUNTERS, *GAUGES)), STORE_LATENCY)
 
 
 class Page:
-    """What Prometheus reads of one process's metrics."""
+    """What Prometheus reads of one process's metrics.
 
-    def __init__(self, metrics: Metrics) -> None:
+    Args:
+        metrics: ours.
+        more: what stands behind them, as text: the reference implementation's (`exposition`), where they are counted.
+    """
+
+    def __init__(self, metrics: Metrics, more: Callable[[], str] = str) -> None:
+        self._more = more
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(_Reader(metrics))
         for collect in (ProcessCollector, PlatformCollector, GCCollector):
@@ -255,7 +261,7 @@ class Page:
 
     def render(self) -> tuple[bytes, str]:
         """Return the page and its content type. May be called in another thread."""
-        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+        return generate_latest(self._registry) + self._more().encode(), CONTENT_TYPE_LATEST
 
 
 class _Reader(Collector):

@@ -221,6 +221,9 @@ class Rule:
     shared: tuple[Entry | None, ...] = ()
     """`share_threshold`: for each entry the configured pattern that stands in the key instead of the request's own
     key and value, or None. Empty where nothing is shared."""
+    levels: tuple[str, ...] = field(default=(), compare=False)
+    """What the reference implementation's metrics call each level of the path: `key_value`, or `key` where no value is configured;
+    the last ends in what tells one of several limits from the others (`_name`)."""
     label: tuple[str | None, ...] = ()
     """`value_to_metric`, `detailed_metric`: for each entry what metrics call it, None for the request's own key and value; behind
     them what distinguishes one of several limits (`#name`). Empty: metrics call the rule by its id."""

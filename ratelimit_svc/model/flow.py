@@ -114,6 +114,9 @@ class Plan:
     charge that would be there. None where no rule is compared."""
     size: int = 0
     """About how many bytes it costs to remember it by its request."""
+    counted: tuple[Any, ...] = ()
+    """Where its charges are counted under the reference implementation's names, one each; empty where nobody reads these
+    (`metrics.reference`)."""
 
 
 class Line(NamedTuple):

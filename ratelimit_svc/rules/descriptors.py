@@ -58,6 +58,11 @@ class Path(NamedTuple):
             return ()
         return tuple(Entry(level.key, level.value or "") if level.shared else None for level in self.levels)
 
+    def called(self, suffix: str) -> tuple[str, ...]:
+        """`Rule.levels`."""
+        *above, last = (level.key if level.value is None else f"{level.key}_{level.value}" for level in self.levels)
+        return (*above, last + suffix.replace("#", "_", 1))
+
     def label(self, suffix: str, *, detailed: bool) -> tuple[str | None, ...]:
         """`Rule.label`; the suffix is what the rule's id ends in where the path has several limits."""
 
@@ -181,6 +186,7 @@ def _rules(reading: Reading, descriptor: Fields, path: Path) -> tuple[Rule, ...]
             replaces=_replaces(reading, each, names),
             metadata=metadata,
             shared=path.shared(),
+            levels=path.called(suffix),
             label=path.label(suffix, detailed=descriptor.on("detailed_metric")),
         )
         for suffix, each in zip(suffixes, limits, strict=True)

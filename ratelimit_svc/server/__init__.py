@@ -2,6 +2,7 @@
 
 store        the store that the settings name, and the replicas that share it
 listeners    gRPC, HTTP, the debug side
+stats        who reads the reference implementation's numbers
 background   what runs beside the requests
 rules        where rules come from: files, or an xDS server
 traced       spans of sampled requests
@@ -15,12 +16,13 @@ from math import inf
 import structlog
 
 from ratelimit_svc import __version__, garbage, pressure, refusals
-from ratelimit_svc.limiter import Limiter, Options
+from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import MICROSECONDS
+from ratelimit_svc.options import Options
 from ratelimit_svc.plans import Planner
 from ratelimit_svc.reference_keys import ReferencePlanner
-from ratelimit_svc.server import listeners, rules, store
+from ratelimit_svc.server import listeners, rules, stats, store
 from ratelimit_svc.server.background import (
     allow_many_files,
     either,
@@ -62,6 +64,7 @@ async def serve(settings: Settings) -> None:
         on_signals(stop, look)  # first: as process 1 of a container, a signal without a handler is lost
         allow_many_files()
         metrics = Metrics()
+        page = stats.page(settings, metrics)
         state = State(settings, rules.health(settings), metrics, store_up=settings.redis is None)
         local = MemoryStore(steady_us, most_keys=settings.memory_store_keys)
         windows = await life.enter_async_context(store.opened(settings, state, local))
@@ -82,6 +85,7 @@ async def serve(settings: Settings) -> None:
         )
         life.callback(limiter.close)
         watched = WireHealth()
+        metrics.gauges.health_checks = lambda: watched.checks
         traces = await life.enter_async_context(traced(settings, limiter))
         engine = listeners.engine(settings, state, limiter, watched, traces)
         state.measure(limiter, local, engine, lag)
@@ -103,7 +107,8 @@ async def serve(settings: Settings) -> None:
         if replicas is not None:
             await life.enter_async_context(store.announced(replicas, stop))
         grpc = await life.enter_async_context(listeners.grpc_side(settings, engine))
-        ports = await life.enter_async_context(listeners.sides(settings, state, limiter, windows, look))
+        ports = await life.enter_async_context(listeners.sides(settings, state, limiter, windows, page=page, look=look))
+        await life.enter_async_context(stats.told(settings, state, page, stop))
         await life.enter_async_context(running("health", publish_health(state.health, watched), stop))
 
         # ready

@@ -95,9 +95,9 @@ async def grpc_side(settings: Settings, engine: Engine) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def sides(
-    settings: Settings, state: State, limiter: Limiter, store: Opened, look: asyncio.Event
+    settings: Settings, state: State, limiter: Limiter, store: Opened, *, page: Page, look: asyncio.Event
 ) -> AsyncIterator[Ports]:
-    """Serve what is not gRPC for as long as the context lasts. `look` has the rules looked at.
+    """Serve what is not gRPC for as long as the context lasts. `page` is for Prometheus; `look` has the rules looked at.
 
     Error handling: OSError if an address cannot be had.
     """
@@ -105,7 +105,7 @@ async def sides(
         unready=state.health.reasons,
         detail=state.detail,
         decide=_decide_json(limiter),
-        render_metrics=Page(state.metrics).render,
+        render_metrics=page.render,
     )
     token = Token(settings.debug_token, settings.debug_token_path)
     debug_app = debug.make_app(_endpoints(state, limiter, store, look), token)

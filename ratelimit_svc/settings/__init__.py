@@ -7,6 +7,7 @@ The fields of `Settings` are the one table of them: variable, kind, default and 
     answers    how long one may wait, what is remembered
     rules      where the rules are, and how they are read
     xds        whether an xDS server has them instead, and which one
+    stats      who is told the reference implementation's numbers: statsd, DogStatsD, Prometheus
     process    when it is ready, how it ends, what it tells
     tracing    spans of sampled requests
     accepted   what the reference implementation has and what has no effect here
@@ -35,6 +36,7 @@ from ratelimit_svc.settings.process import ProcessSettings
 from ratelimit_svc.settings.redis import RedisSettings
 from ratelimit_svc.settings.row import Setting, setting
 from ratelimit_svc.settings.rules import RuleSettings
+from ratelimit_svc.settings.stats import StatsSettings
 from ratelimit_svc.settings.tracing import TracingSettings
 from ratelimit_svc.settings.wire import WireSettings
 from ratelimit_svc.settings.xds import XdsSettings
@@ -48,6 +50,7 @@ class Settings(
     TracingSettings,
     ProcessSettings,
     XdsSettings,
+    StatsSettings,
     RuleSettings,
     AnswerSettings,
     RedisSettings,
@@ -68,7 +71,14 @@ class Settings(
     def __post_init__(self) -> None:
         self._refuse_memcache(without_redis=not self.redis_address)
         # what is wrong is told at the start
-        _ = self.redis, self.redis_per_second, self.tls_files, self.debug_token_path, self.xds
+        _ = (
+            self.redis,
+            self.redis_per_second,
+            self.tls_files,
+            self.debug_token_path,
+            self.xds,
+            self.statsd,
+        )
 
     @classmethod
     def from_environment(

@@ -140,6 +140,18 @@ def read_metadata(text: str) -> Pairs:
     return _pairs([item.split("=", 1) for item in read_list(text) if "=" in item])
 
 
+def read_address(text: str) -> tuple[str, int]:
+    """Read `host:port`, `[::1]:port` or `:port` as host and port.
+
+    Raises:
+        ValueError: it is none.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError
+    return host.removeprefix("[").removesuffix("]"), PORT.read(port)
+
+
 def _pairs(items: Sequence[Sequence[str]]) -> Pairs:
     return tuple({key.strip(): value.strip() for key, value in items}.items())
 
@@ -153,6 +165,10 @@ BOOLEAN = Kind("true or false (or 1, t, T, TRUE, True, 0, f, F, FALSE, False)", 
 BOOLEAN_IF_SET = Kind(BOOLEAN.rule, lambda text: read_switch(text) if text else None, is_text=True, short=BOOLEAN.short)
 """None where it is not set, or set but empty: then something else tells."""
 PORT = integer(0, 65_535)
+PORT_IF_SET = Kind(PORT.rule, lambda text: PORT.read(text) if text else None, is_text=True, short=PORT.short)
+"""None where it is not set, or set but empty."""
+ADDRESS = Kind('an address like "host:port", or ":port" for all of this machine', read_address, is_text=True)
+"""Host and port; an empty host is every address."""
 LIST = Kind("a list with commas, like a,b", read_list, is_text=True)
 MAP = Kind("pairs with commas, each with one colon, like key:value,key2:value2", read_map, is_text=True)
 METADATA = Kind("pairs with commas, like key=value,key2=value2", read_metadata, is_text=True)

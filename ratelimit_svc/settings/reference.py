@@ -141,6 +141,8 @@ WHY: Mapping[str, str] = MappingProxyType(
         "REDIS_TIMEOUT": "A node that does not answer within a second is tried again sooner.",
         "REDIS_PERSECOND_TIMEOUT": "A node that does not answer within a second is tried again sooner.",
         "REDIS_URL": "No socket is guessed: without a Redis, windows are kept in memory, and the start says so.",
+        "STATSD_HOST": "It is localhost where a statsd server is told; not set, it does not turn that on.",
+        "STATSD_PORT": "It is 8125 where a statsd server is told; not set, it does not turn that on.",
         "USE_STATSD": "Nothing is sent to a host that nobody named: STATSD_HOST or STATSD_PORT turn it on.",
         "XDS_CLIENT_MAX_MSG_SIZE_IN_BYTES": "It is what gRPC takes there when nothing is said.",
     }

@@ -22,6 +22,8 @@ class Setting(NamedTuple):
     default: str
     """As one would write it in the environment."""
     doc: str
+    beginning: bool = False
+    """True: every variable whose name begins so belongs to it; its text has a line `rest=text` for each."""
 
     def read(self, environ: Mapping[str, str], flags: Mapping[str, str | None]) -> object:
         """Return this setting's value.
@@ -31,7 +33,7 @@ class Setting(NamedTuple):
         """
         source, text = self.flag, flags.get(self.field)
         if text is None:
-            source, text = self.variable, environ.get(self.variable)
+            source, text = self.variable, self._text(environ)
         if text is None or (self.kind.is_text and not text):
             text = self.default
         try:
@@ -39,10 +41,32 @@ class Setting(NamedTuple):
         except ValueError:
             raise SettingsError(f"{source}={text!r}: must be {self.kind.rule}") from None
 
+    def _text(self, environ: Mapping[str, str]) -> str | None:
+        if not self.beginning:
+            return environ.get(self.variable)
+        rests = (name.removeprefix(self.variable) for name in sorted(environ) if name.startswith(self.variable))
+        return "\n".join(f"{rest}={environ[self.variable + rest]}" for rest in rests if rest)
 
-def row(variable: str, kind: Kind[T], default: str, doc: str, *, secret: bool = False, flag: bool = True) -> T:
+
+def row(
+    variable: str,
+    kind: Kind[T],
+    default: str,
+    doc: str,
+    *,
+    secret: bool = False,
+    flag: bool = True,
+    beginning: bool = False,
+) -> T:
     """Make one field; typed as its value, which is what `dataclass` makes of it."""
-    metadata = {"variable": variable, "kind": kind, "default": default, "doc": doc, "flag": flag}
+    metadata = {
+        "variable": variable,
+        "kind": kind,
+        "default": default,
+        "doc": doc,
+        "flag": flag,
+        "beginning": beginning,
+    }
     made: T = dataclasses.field(default=kind.read(default), metadata=metadata, repr=not secret)
     return made
 
@@ -57,4 +81,5 @@ def setting(field: "dataclasses.Field[Any]") -> Setting:
         kind=field.metadata["kind"],
         default=field.metadata["default"],
         doc=field.metadata["doc"],
+        beginning=field.metadata["beginning"],
     )

@@ -22,6 +22,8 @@ class Health:
         self._status = health_pb2.HealthCheckResponse.NOT_SERVING
         self._changed = asyncio.Event()
         self._ended = False
+        self.checks = 0
+        """How often `check` was asked."""
 
     def set_ready(self, *, ready: bool) -> None:
         """Tell all who watch."""
@@ -36,6 +38,7 @@ class Health:
 
     async def check(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Answer with the status now."""
+        self.checks += 1
         service = _service(await only(requests))
         if service not in NAMES:
             raise CallError(GrpcStatus.NOT_FOUND, f"unknown service {service}")
