@@ -4,6 +4,10 @@ Istio's sample: samples/ratelimit/rate-limit-service.yaml of istio/istio. Envoy 
 internal/infrastructure/kubernetes/ratelimit makes (default, and with Redis over TLS and with tracing).
 """
 
+from typing import Any
+
+import yaml
+
 ISTIO = {
     "LOG_LEVEL": "debug",
     "REDIS_SOCKET_TYPE": "tcp",
@@ -77,3 +81,33 @@ ENVOY_GATEWAY_TRACING = {
     "TRACING_SAMPLING_RATE": "0.6",
     "OTEL_EXPORTER_OTLP_ENDPOINT": "http://trace-collector.envoy-gateway-system.svc.cluster.local:4317",
 }
+
+
+def statsd_mapper() -> str:
+    """The mapping file that Envoy Gateway mounts: the usual names, one level of a rule's path as key1, two and more as key1 and key2."""
+    numbers = ("near_limit", "over_limit", "total_hits", "within_limit", "shadow_mode")
+    rule, level = "ratelimit.service.rate_limit", r"\.([^\.]*)"
+    named = {
+        number: {"name": f"ratelimit_service_rate_limit_{number}", "timer_type": "histogram"} for number in numbers
+    }
+    one = {"domain": "$1", "key1": "$2"}
+    short = [{**named[number], "match": f"{rule}.*.*.{number}", "labels": one} for number in numbers]
+    long = [
+        {
+            **named[number],
+            "match": rule.replace(".", r"\.") + 3 * level + r"(\..*)?\." + number,
+            "match_type": "regex",
+            "labels": {**one, "key2": "$3"},
+        }
+        for number in numbers
+    ]
+    method = {"grpc_method": "$1"}
+    others: list[tuple[str, str, dict[str, Any]]] = [
+        ("ratelimit.service.call.should_rate_limit.*", "should_rate_limit_error", {"labels": {"err_type": "$1"}}),
+        ("ratelimit_server.*.total_requests", "total_requests", {"labels": method}),
+        ("ratelimit_server.*.response_time", "response_time_seconds", {"labels": method, "timer_type": "histogram"}),
+        ("ratelimit.service.config_load_success", "config_load_success", {"match_metric_type": "counter"}),
+        ("ratelimit.service.config_load_error", "config_load_error", {"match_metric_type": "counter"}),
+    ]
+    rest = [{"match": match, "name": f"ratelimit_service_{name}", **more} for match, name, more in others]
+    return yaml.safe_dump({"mappings": [*short, *long, *rest]})
