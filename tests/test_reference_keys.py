@@ -14,6 +14,7 @@ from redis import Redis
 from ratelimit_svc.demo.parts import RedisServer, Replica
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.metrics.counts import Compared
 from ratelimit_svc.model import Algorithm, Code, Descriptor, Entry, Limit, Plan, Request, Unit, Verdict
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2
 from ratelimit_svc.reference_keys import ReferencePlanner, not_shared
@@ -255,6 +256,28 @@ async def test_a_cost_is_counted_whichever_kind_was_asked_before(ours, theirs, w
     assert windows.get("shop_tokens_1_1800000000") == b"120"
     assert (await tell(ours, sends("tokens=1 check"))).code is Code.OVER_LIMIT
     assert theirs.ask("shop_tokens_1", limit=100, unit_s=3600, hits=0)[0] is Code.OVER_LIMIT
+
+
+async def test_their_numbers_are_compared_with_sliding_windows(valkey_server, theirs, windows, clock):
+    """The canary tells what sliding windows would deny: what decides is the shared number, and only hits go into it."""
+    async with RedisStore(valkey_server.url, clock=clock, timeout_s=5) as store:
+        loaded = load(
+            [RuleFile("rules.yaml", RULES.encode())],
+            algorithm=Algorithm.FIXED_WINDOW,
+            compare=Algorithm.SLIDING_WINDOW,
+        )
+        ours = make(store, rules=loaded, clock=clock, planner=ReferencePlanner)
+        clock.now = START + 59 * SECOND
+        assert [told(await tell(ours, asks("minute=1")))[1] for _ in range(5)] == [9, 8, 7, 6, 5]
+        assert theirs.ask("shop_minute_1", limit=10, unit_s=60) == (Code.OK, 4, 1)
+        clock.now = START + 61 * SECOND
+        codes = [(await tell(ours, asks("minute=1", "sliding=1"))).code for _ in range(6)]
+    assert codes == [Code.OK] * 6
+    assert windows.get("shop_minute_1_1800000000") == b"6"
+    assert windows.get("shop_minute_1_1800000060") == b"6"
+    assert windows.strlen("shop_minute_1_60s:s") > 0
+    assert ours._metrics.rule("shop/minute").compared == Compared(both_allow=10, only_compared_denies=1)
+    assert windows.keys("*sliding*:s*:*") == []
 
 
 async def test_what_is_given_back_here_may_be_had_there(ours, theirs, windows):
