@@ -158,8 +158,8 @@ async def test_stacks(served):
     assert (status, kind) == (200, "text/plain")
     assert "thread MainThread\n" in body
     blocks = {block.partition("\n")[0]: block for block in body.replace("\ntask ", "\n\ntask ").split("\n\n")}
-    lines = blocks["task rules watch"].splitlines()
-    assert lines[1].endswith("watch_rules")
+    lines = blocks["task rules"].splitlines()
+    assert lines[1].endswith("keep")
     assert lines[-1].endswith("Event.wait")
 
 
