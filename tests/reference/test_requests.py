@@ -91,6 +91,16 @@ SAME = {
         hour=x; free-replacer=x     → OK: OK; OK no end
         hour=x                      → OK: OK 2/3 hour "hourly"
     """,
+    "a name is one in the whole request, wherever its rule stands": """
+        up=x > named=y; replacer=x  → OK: OK; OK 5/6 day "b"
+        up=x > named=y; named=x     → OK: OK 6/7 day "a"; OK 2/3 day "a"
+    """,
+    "two that replace each other both do not count": """
+        one=x; two=x                → OK: OK; OK
+        one=x hits 9; two=x hits 9  → OK: OK; OK
+        one=x                       → OK: OK 2/3 day "one"
+        two=x own 9 day; one=x      → OK: OK 8/9 day; OK 1/3 day "one"
+    """,
     "a shadow is told OK": """
         shadow=x hits 2             → OK: OK 0/2 day
         shadow=x                    → OK: OK 0/2 day
@@ -216,6 +226,17 @@ async def test_response_headers_show_the_descriptor_that_the_reference_shows(tab
     await as_written(limiter_of(header_names=HEADERS), table)
 
 
+async def test_response_headers_under_the_modes_of_the_process():
+    """SHADOW_MODE lets pass what denies, and shows it; with QUOTA_MODE nothing denies alone, and least left goes before."""
+    table = "none=x; day=x hits 0; hour=x own 0 week → {}: OVER_LIMIT 0/0 hour; OK 5/5 day; OVER_LIMIT 0/0 week [0 0]"
+    await as_written(limiter_of(header_names=HEADERS), table.format("OVER_LIMIT"))
+    await as_written(limiter_of(header_names=HEADERS, shadow_mode=True), table.format("OK"))
+    table = "day=x own 0 day; year=x own 1 week → OK: OVER_LIMIT 0/0 day; OK 0/1 week [0 0]"
+    await as_written(limiter_of(header_names=HEADERS, quota_mode=True), table)
+    table = "year=x own 1 week; day=x own 0 day → OK: OK 0/1 week; OVER_LIMIT 0/0 day [1 0]"
+    await as_written(limiter_of(header_names=HEADERS, quota_mode=True), table)
+
+
 async def test_response_headers_have_these_names_and_values_in_this_order():
     """The limit without a policy, what is left, the seconds that the status says, too."""
     answer = await ask(limiter_of(header_names=("L", "rem", "x-reset")), asked("day=x"))
@@ -268,6 +289,16 @@ async def test_hits_that_do_not_fit_do_not_count_for_the_next_descriptor():
     table = """
         shadow=x hits 3; shadow=x   → OK: OK 0/2 day; OK 1/2 day
         quota=x hits 3; quota=x     → OK: OVER_LIMIT 2/2 day; OK 1/2 day
+    """
+    await as_written(limiter_of(), table)
+
+
+async def test_a_shadow_without_room_keeps_nothing_else_from_counting():
+    """With STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT it does there."""
+    table = """
+        shadow=x hits 2             → OK: OK 0/2 day
+        shadow=x; day=x             → OK: OK 0/2 day; OK 4/5 day
+        shadow=x; day=x             → OK: OK 0/2 day; OK 3/5 day
     """
     await as_written(limiter_of(), table)
 
