@@ -343,6 +343,18 @@ async def test_dynamic_metadata_names_the_week():
     assert limits == ["requests_per_unit:7 unit:WEEK", "unit:WEEK"]
 
 
+async def test_metadata_is_told_whatever_the_rule_is_called_in_metrics():
+    """The reference loses it with `detailed_metric`, and with a `value_to_metric` that changes the name."""
+    rules = "domain: shop\ndescriptors:\n" + "".join(
+        f"  - {{key: {key}, {key}: true, rate_limit: {{unit: day, requests_per_unit: 3}}, metadata: {{who: {key}}}}}\n"
+        for key in ("detailed_metric", "value_to_metric")
+    )
+    limiter = limiter_of(rules=rules, dynamic_metadata=True)
+    for key in ("detailed_metric", "value_to_metric"):
+        answer = await ask(limiter, asked(f"{key}=x"))
+        assert answer["dynamicMetadata"]["metadata"] == {"who": key}
+
+
 @pytest.mark.parametrize("text", ["RateLimit Limit", "RateLimit:", "Grenze\n", "größe"])
 def test_a_response_header_has_a_name(text):
     """Of those signs that HTTP allows."""
