@@ -53,6 +53,24 @@ async def test_counts_are_the_references(table):
     await as_written(limiter_of(), table)
 
 
+async def test_keys_that_a_pattern_shares_count_together():
+    """As values do. The reference shares what fits the value only, each key for itself."""
+    rules = """
+domain: shop
+descriptors:
+  - {key: "s*", share_threshold: true, rate_limit: {unit: day, requests_per_unit: 4}}
+  - {key: "t*", value: "v*", share_threshold: true, rate_limit: {unit: day, requests_per_unit: 4}}
+"""
+    table = """
+        s1=x                        → OK: OK 3/4 day
+        s2=y                        → OK: OK 2/4 day
+        t1=v1                       → OK: OK 3/4 day
+        t1=v2                       → OK: OK 2/4 day
+        t2=v1                       → OK: OK 1/4 day
+    """
+    await as_written(limiter_of(rules=rules), table)
+
+
 SECONDS = {"minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800, "month": 30 * 86_400, "year": 365 * 86_400}
 
 
