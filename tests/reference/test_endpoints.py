@@ -81,9 +81,9 @@ async def test_healthcheck_takes_any_method(served, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("path", ["/", "/nothing", "/healthcheck/", "/rlconfig", "/json/x"])
+@pytest.mark.parametrize("path", ["/", "/nothing", "/healthcheck/", "/rlconfig", "/json/x", "//json"])
 async def test_other_paths_are_404(served, path, method):
-    """With Go's text, for any method."""
+    """With Go's text, for any method. The reference makes `/json` of `//json` (differs)."""
     status, kind, body = NOT_FOUND
     assert await served.ask("http", path, method) == (status, kind, "" if method == "HEAD" else body)
 

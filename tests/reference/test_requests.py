@@ -312,11 +312,12 @@ async def test_a_rule_that_is_a_shadow_and_a_quota_is_a_shadow():
     await as_written(limiter_of(), table)
 
 
+@pytest.mark.parametrize("domain", ["shop", "other"])
 @pytest.mark.parametrize("unit", [0, 8, 2**31 - 1])
-async def test_an_unknown_unit_of_a_limit_brought_along_is_told(unit):
-    """The reference implementation's process dies of it."""
+async def test_an_unknown_unit_of_a_limit_brought_along_is_told(unit, domain):
+    """The reference implementation's process dies of it, if it has rules for the domain."""
     request = {
-        "domain": "shop",
+        "domain": domain,
         "descriptors": [{"entries": [{"key": "day", "value": "x"}], "limit": {"requestsPerUnit": 1, "unit": unit}}],
     }
     limiter = limiter_of()
