@@ -184,6 +184,15 @@ async def test_grpc_health_of_an_unknown_service(served):
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_grpc_health_has_no_list(served):
+    """Differs: the reference's library answers the protocol's newest method, too."""
+    async with grpc.aio.insecure_channel(served.replica.address) as channel:
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/List")
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await method(b"", timeout=10)
+    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 async def test_without_a_configuration_it_is_not_healthy(tmp_path):
     """Differs: the reference says 200 while every call is an error, and `""` is SERVING always. The body has the reasons."""
     rules = tmp_path / "rules.yaml"
