@@ -60,10 +60,10 @@ def earlier(verdict: Verdict, later: int, hits: Sequence[int]) -> Verdict:
         later: how many come after this one, and have yet to take their hits off what remains.
         hits: what each of them takes, by descriptor (`taken`).
     """
-    statuses = (
-        status._replace(remaining=status.remaining + later * each)
-        for status, each in zip(verdict.statuses, hits, strict=True)
-    )
+    statuses = [
+        Status(code, limit, remaining + later * each, reset_s)
+        for (code, limit, remaining, reset_s), each in zip(verdict.statuses, hits, strict=True)
+    ]
     return verdict._replace(statuses=tuple(statuses))
 
 

@@ -202,10 +202,16 @@ def _limit(limit: Limit | None) -> bytes:
 
 
 @lru_cache(4096)
+def _header_name(name: str) -> bytes:
+    """Return field 1 of a `HeaderValue`. There are as many as an operator names."""
+    return HeaderValue(key=name).SerializeToString()
+
+
 def _header(name: str, number: int) -> bytes:
     """Return one of a response's `response_headers_to_add`."""
-    header = HeaderValue(key=name, value=str(number))
-    return RateLimitResponse(response_headers_to_add=[header]).SerializeToString()
+    digits = b"%d" % number
+    header = _header_name(name) + b"\x12" + _varint(len(digits)) + digits
+    return b"\x1a" + _varint(len(header)) + header
 
 
 def _metadata(metadata: Mapping[str, Any]) -> bytes:
