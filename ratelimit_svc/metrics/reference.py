@@ -48,6 +48,7 @@ LONGEST_KEY = 300
 
 OTHER = "other"
 """Domain and key of what has no room."""
+_OTHERS = f"{OTHER}.{OTHER}"
 
 _GATE, _SHADOW, _REFUND = Role.GATE, Role.SHADOW, Kind.REFUND
 _AUTO = Overdraft.AUTO
@@ -107,13 +108,13 @@ class ReferenceCounts:
         return tuple(places[at] for at in range(len(plan.charges)))
 
     def _place(self, domain: str, descriptor: Descriptor, rule: Rule) -> KeyCounts:
-        configured = _key(domain, rule.levels or (OTHER,))
+        configured = _configured_key(domain, rule.levels or (OTHER,))
         if descriptor.limit is not None:
             asked = [_level(entry.key, entry.value) for entry in descriptor.entries]
         elif rule.label:
             asked = _as_asked(descriptor, rule)
         else:
-            return self._at(configured, _key(OTHER, (OTHER,)))
+            return self._at(configured, _OTHERS)
         return self._at(_key(domain, asked), configured, callers=True)
 
     def _at(self, key: str, instead: str, *, callers: bool = False) -> KeyCounts:
@@ -122,7 +123,7 @@ class ReferenceCounts:
             return counts
         if callers:
             if self._callers >= MOST_CALLERS_KEYS or len(key) > LONGEST_KEY:
-                return self._at(instead, _key(OTHER, (OTHER,)))
+                return self._at(instead, _OTHERS)
             self._callers += 1
         elif len(self.keys) - self._callers >= MOST_KEYS:
             return self.keys.setdefault(instead, KeyCounts())
@@ -260,6 +261,10 @@ def _level(key: str, value: str) -> str:
 
 def _key(domain: str, levels: Sequence[str]) -> str:
     return _clean(".".join((domain, *levels)))
+
+
+_configured_key = lru_cache(4096)(_key)
+"""Of rules, which are met again and again. Callers' keys are not remembered."""
 
 
 _UNFIT = re.compile(r"[:|\x00-\x1f\x7f]")
