@@ -158,7 +158,9 @@ def _take_mixed(line: Line, windows: Sequence[Window], now: int, changed: dict[b
             overdrawn = True
         if charge.kind not in GIVING and not (charged and granted == line.n):
             window.asked += charge.hits
-        outcomes.append(Outcome(max(window.room(charge.limit), 0), window.until_empty(now), fits_in))
+        room = window.room(charge.limit)
+        remaining = room if charged and fit == OVERDRAWN else max(room, 0)
+        outcomes.append(Outcome(remaining, window.until_empty(now), fits_in))
     return Grant(granted, tuple(outcomes), overdrawn)
 
 

@@ -108,6 +108,14 @@ def test_near_the_limit(hits: int, after: int, limit: int, expected: str) -> Non
     assert words(counts) == expected
 
 
+def test_a_quota_that_denies_nobody_is_no_shadow() -> None:
+    """Under QUOTA_MODE, beside a descriptor that no rule has, it is looked at as a shadow is, and counted as a quota."""
+    plan, counts = plan_of(2, 3, Role.QUOTA)
+    plan.charges = (plan.charges[0]._replace(role=Role.SHADOW),)
+    ReferenceCounts().granted(plan, Grant(1, (Outcome(1, 1, 1),)), 1)
+    assert words(counts) == "total 3 over 2 near 1"
+
+
 @pytest.mark.parametrize(
     ("limit", "ratio", "near"),
     [
@@ -255,9 +263,9 @@ async def test_refunds_are_counted_apart() -> None:
 
 
 async def test_a_budgets_overspending_cost_is_over_its_limit() -> None:
-    """A cost that was known only afterwards is charged and told OVER_LIMIT: all of it is counted so."""
+    """A cost that was known only afterwards is charged and told OVER_LIMIT: what is beyond the limit is over it, as there."""
     found = await counted(limiter_of(), "day=x hits 0", "hits 6: day=x", "hits 6: day=x", "day=x")
-    assert found == {"shop.day": "total 13 over 7 within 6"}
+    assert found == {"shop.day": "total 13 over 3 near 2 within 6"}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +273,7 @@ async def test_a_budgets_overspending_cost_is_over_its_limit() -> None:
     [(False, "total 5 over 3 near 1 within 2"), (True, "total 5 over 3 near 1 cached 2 within 2")],
 )
 async def test_what_is_denied_from_memory_is_counted_as_if_the_store_had(local_cache: bool, expected: str) -> None:  # noqa: FBT001
-    """The memory changes no number, but for the one that tells of it where the reference would have a local cache."""
+    """Of what is over its limit, but for the number that tells of a local cache; what was not asked counts as within."""
     counts = ReferenceCounts(local_cache=local_cache)
     limiter = limiter_of(counts=counts, denial_memory_keys=100)
     found = await counted(limiter, *["tight=x"] * 3, *["tight=x; day=x"] * 2)
