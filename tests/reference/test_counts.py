@@ -13,6 +13,7 @@ from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics import Metrics, reference
 from ratelimit_svc.metrics.reference import LONGEST_KEY, KeyCounts, ReferenceCounts, near_limit
+from ratelimit_svc.metrics.stats import Counter, stats
 from ratelimit_svc.model import Algorithm, Charge, Grant, Limit, Line, Outcome, Plan, Role, Rule, Unit
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.wire import rls
@@ -293,6 +294,17 @@ async def test_without_the_store_hits_are_counted_and_what_the_local_share_says(
         "shop.deny": "total 1",
         "shop.day": "total 1 within 1",
     }
+
+
+async def test_bytes_that_are_no_request_are_counted() -> None:
+    """As a request, and as one that is refused (differs: the reference does not count them)."""
+    limiter = limiter_of()
+    with pytest.raises(RateLimitError):
+        await tell(limiter, b"\xff\xff")
+    assert [stat for stat in stats(limiter._metrics) if isinstance(stat, Counter)] == [
+        Counter("ratelimit.service.call.should_rate_limit.service_error", 1),
+        Counter("ratelimit_server.ShouldRateLimit.total_requests", 1),
+    ]
 
 
 async def test_nothing_is_counted_that_nobody_reads() -> None:
