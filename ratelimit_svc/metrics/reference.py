@@ -206,7 +206,8 @@ class ReferenceCounts:
                 counts.total_hits += charge.hits
                 continue
             outcome, cut = grant.outcomes[place], share.charges[place]
-            if grant.granted and outcome.fits_in_us == 0:  # the share's window has it: before, there was room for it
+            charged = grant.granted and (outcome.fits_in_us == 0 or outcome.remaining < 0)
+            if charged:  # the share's window has it: before, there was room for it
                 outcome = outcome._replace(remaining=outcome.remaining + charge.hits)
             self._ask(counts, cut._replace(role=charge.role), outcome, 1)
 

@@ -296,6 +296,13 @@ async def test_without_the_store_hits_are_counted_and_what_the_local_share_says(
     }
 
 
+async def test_without_the_store_a_budgets_share_is_overdrawn_likewise(held) -> None:
+    """Only what is beyond the share is over it."""
+    held.away = True
+    found = await counted(limiter_of(held), "day=x hits 0", "hits 6: day=x", "hits 6: day=x")
+    assert found == {"shop.day": "total 12 over 2 near 2 within 6"}
+
+
 async def test_bytes_that_are_no_request_are_counted() -> None:
     """As a request, and as one that is refused (differs: the reference does not count them)."""
     limiter = limiter_of()
