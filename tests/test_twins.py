@@ -232,6 +232,7 @@ MISTAKES = [
     ("batch", "if role ~= GATE or kind >= LOOK", "if role ~= GATE"),
     ("batch", "kind >= LOOK or hits == 0 or overdraft", "kind >= LOOK or overdraft"),
     ("batch", "    if charge.kind == LOOK then return false end\n", ""),
+    ("batch", "granted == n and charge.kind ~= LOOK", "granted == n"),
     ("batch", "or overdraft == ALWAYS then return false", "then return false"),
     ("batch", "(overdraft == AUTO and hits > 1 and window.budget) or window.line", "window.line"),
     ("batch", "or window.line == first_key then return false", "then return false"),

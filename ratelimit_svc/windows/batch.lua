@@ -159,7 +159,8 @@ local function make_take_mixed()
         fits_in = window:until_fits(now, charge.limit, window.asked + charge.need)
       end
       if charged and charge.fit == OVERDRAWN and charge.role ~= SHADOW then overdrawn = true end
-      if charge.kind < REFUND and not (charged and granted == n) then window.asked = window.asked + charge.hits end
+      local counted = charged and granted == n and charge.kind ~= LOOK
+      if charge.kind < REFUND and not counted then window.asked = window.asked + charge.hits end
       local last = #reply
       reply[last + 1] = max(window:room(charge.limit), 0)
       reply[last + 2] = window:until_empty(now)
