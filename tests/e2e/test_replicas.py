@@ -58,7 +58,7 @@ async def caller(run: Run, tenant: str, stubs, until: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("server", "seconds", "kill"), [(valkey, 12, False), (redis, 8, True)])
+@pytest.mark.parametrize(("server", "seconds", "kill"), [(valkey, 20, False), (redis, 12, True)])
 async def test_no_tenant_gets_more_than_its_limit_and_none_starves(tmp_path, engine, server, seconds, kill):
     """Fifty callers on two replicas; in the second run one replica is killed in the middle."""
     rules = tmp_path / "rules.yaml"
