@@ -511,6 +511,15 @@ def test_budgets_of_each_window_length_are_kept_apart():
     assert walk.passes(charge("day", 5, hits=9, window=DAY, overdraft=Overdraft.AUTO))
 
 
+@ALGORITHMS
+def test_a_look_is_in_the_way_of_what_follows_it(make):
+    """In its own request, as the hits would be that it stands for: what finds no room behind it is over. It leaves nothing behind."""
+    walk = Walk()
+    grant = walk.ask(make("k", 1, kind=Kind.LOOK), make("k", 1, role=Role.SHADOW))
+    assert (grant.granted, [outcome.fits_in_us > 0 for outcome in grant.outcomes]) == (1, [False, True])
+    assert walk.passes(make("k", 1))
+
+
 def test_what_was_charged_is_not_waited_for_twice():
     """A shadow behind a charge on the same window is told when it would fit, with that charge counted once."""
     grant = Walk().ask(charge("k", 5, hits=2), charge("k", 5, hits=4, role=Role.SHADOW))

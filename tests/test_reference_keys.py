@@ -29,7 +29,7 @@ from ratelimit_svc.store.redis.spread import SpreadStore
 from ratelimit_svc.wire.client import Client, request
 from tests.histories import SECOND, START
 from tests.limiting import Recording, asks, make, sends, settled, tell
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 RULES = """
 domain: shop
@@ -335,14 +335,10 @@ async def test_a_replica_counts_beside_the_reference_implementation(valkey_serve
     """The real process, in real time: in each second ten pass, whoever of the two is asked; and it says what is not shared."""
     file = tmp_path / "rules.yaml"
     file.write_text(RULES)
-    env = {
+    env = PATIENCE | {
         "REDIS_KEY_FORMAT": "reference",
         "DEFAULT_ALGORITHM": "fixed_window",
         "CACHE_KEY_PREFIX": "p:",
-        "LOOP_LAG": "0s",
-        "QUEUE_AGE": "10s",
-        "STORE_TIMEOUT": "5s",
-        "BREAKER_LATENCY": "5s",
     }
     theirs = Theirs(windows, lambda: time.time_ns() // 1000)
     passed = Counter[int]()

@@ -159,9 +159,8 @@ local function make_take_mixed()
         fits_in = window:until_fits(now, charge.limit, window.asked + charge.need)
       end
       if charged and charge.fit == OVERDRAWN and charge.role ~= SHADOW then overdrawn = true end
-      if charge.kind < REFUND and not (charged and granted == n and charge.kind ~= LOOK) then
-        window.asked = window.asked + charge.hits
-      end
+      local counted = charged and granted == n and charge.kind ~= LOOK
+      if charge.kind < REFUND and not counted then window.asked = window.asked + charge.hits end
       local last = #reply
       local room = window:room(charge.limit)
       reply[last + 1] = charged and charge.fit == OVERDRAWN and room or max(room, 0)

@@ -156,7 +156,8 @@ def _take_mixed(line: Line, windows: Sequence[Window], now: int, changed: dict[b
             fits_in = window.until_fits(now, charge.limit, window.asked + (charge.hits or window.CHECK_NEEDS))
         if charged and fit == OVERDRAWN and charge.role is not Role.SHADOW:
             overdrawn = True
-        if charge.kind not in GIVING and not (charged and granted == line.n and charge.kind is not Kind.LOOK):
+        counted = charged and granted == line.n and charge.kind is not Kind.LOOK
+        if charge.kind not in GIVING and not counted:
             window.asked += charge.hits
         room = window.room(charge.limit)
         remaining = room if charged and fit == OVERDRAWN else max(room, 0)

@@ -10,9 +10,10 @@ from ratelimit_svc.demo.child import until
 from ratelimit_svc.demo.parts import Replica, get, valkey
 from ratelimit_svc.model import Entry
 from ratelimit_svc.wire.client import Client, request
+from tests.waiting import PATIENCE
 
 RULES = "domain: shop\ndescriptors: [{key: tenant, rate_limit: {unit: hour, requests_per_unit: 10}}]\n"
-ENV = {"LOG_FORMAT": "json", "STORE_TIMEOUT": "5s", "LOOP_LAG": "0s", "QUEUE_AGE": "10s"}
+ENV = PATIENCE | {"LOG_FORMAT": "json"}
 
 
 def passed(replica: Replica, tenant: str) -> int:

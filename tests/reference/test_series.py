@@ -20,6 +20,7 @@ from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.calls import CallError
 from ratelimit_svc.wire.client import Client
 from tests.reference.asking import asked
+from tests.waiting import PATIENCE
 
 RULES = """
 domain: shop
@@ -193,7 +194,7 @@ async def test_series_are_the_references(tmp_path: Path, valkey_server: RedisSer
     rules.write_text(RULES)
     port = free_port()
     env = {"USE_PROMETHEUS": "true", "PROMETHEUS_ADDR": f"{LOOPBACK}:{port}", "DEFAULT_ALGORITHM": algorithm}
-    env |= {"CACHE_KEY_PREFIX": f"series-{algorithm}-{keys}:", "REDIS_KEY_FORMAT": keys}
+    env |= PATIENCE | {"CACHE_KEY_PREFIX": f"series-{algorithm}-{keys}:", "REDIS_KEY_FORMAT": keys}
     async with Replica(tmp_path, rules=rules, redis_url=valkey_server.address, env=env) as replica:
         await until(replica.ready, "it is ready")
         await asyncio.to_thread(ask, replica.address)

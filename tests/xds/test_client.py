@@ -352,7 +352,7 @@ async def test_a_server_that_says_nothing(server: Listening) -> None:
 
 async def test_a_server_that_is_dead_without_a_word(server: Listening) -> None:
     """A connection over which nothing comes back, not even an answer to a ping, is given up, and another one is tried."""
-    async with Proxy(server.port) as proxy, asking(source(f"127.0.0.1:{proxy.port}"), keepalive_s=0.5) as ours:
+    async with Proxy(server.port) as proxy, asking(source(f"127.0.0.1:{proxy.port}"), keepalive_s=1) as ours:
         talk = await server.ads.opened()
         await talk.say("1", config("a", "shop", limit=3))
         await talk.heard()
