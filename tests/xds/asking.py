@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
-from ratelimit_svc.xds.client import KEEPALIVE_S, Client
+from ratelimit_svc.xds.channel import KEEPALIVE_S
+from ratelimit_svc.xds.client import Client
 from ratelimit_svc.xds.source import Node, Source, Waits
 from tests import waiting
 
