@@ -23,7 +23,7 @@ The way of a request, and where to look:
 
     model has the values all of them speak, server the life of the process and state what it knows of itself, settings
     what it can be told, metrics what it counts, admin its HTTP sides, cli its commands, shims those of the reference
-    implementation (go_flags reads their flags), demo the product shown at work, loadtest the product under load.
+    implementation, demo the product shown at work, loadtest the product under load.
 """
 
 __version__ = "0.1.0"
