@@ -135,7 +135,7 @@ class State:
 
     @property
     def _kept(self) -> str:
-        return "nothing is limited yet" if self.rules is None else "the rules in force stay"
+        return "there are none yet: each request gets an error" if self.rules is None else "the rules in force stay"
 
     def on_xds_up(self) -> None:
         """Note that there is a stream with the xDS server."""

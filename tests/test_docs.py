@@ -68,6 +68,26 @@ def test_every_command_on_the_pages_is_one():
             _parser().parse_args(words[1:])
 
 
+EXPLAINED = sorted(
+    {
+        line
+        for page in PAGES
+        for block in blocks(page.read_text(), "sh")
+        for line in block.splitlines()
+        if re.match(r"ratelimit-svc (check|explain) ", line)
+    }
+)
+
+
+@pytest.mark.parametrize("line", EXPLAINED)
+def test_what_is_asked_of_rule_files_on_the_pages_is_answered(line, monkeypatch, capsys):
+    """With the files that are there, and without a complaint."""
+    monkeypatch.chdir(PROJECT)
+    arguments = _parser().parse_args(shlex.split(line)[1:])
+    assert arguments.command(arguments) == 0
+    assert capsys.readouterr().out
+
+
 def services_of(line: str) -> set[str]:
     """The services that a pipe of Compose commands is about."""
     named = set()

@@ -104,6 +104,20 @@ def test_the_default_algorithm_gives_way():
         rule("unit: day, requests_per_unit: 5, slices: 10", algorithm=FIXED)
 
 
+def test_keys_may_be_those_of_what_a_limit_is_compared_with():
+    """Also where the process says with what (COMPARE): so a file that has them loads before and after the algorithm is changed."""
+    for algorithm, compare in ((SLIDING, FIXED), (FIXED, SLIDING)):
+        found = rule("unit: day, requests_per_unit: 5, slices: 10", algorithm=algorithm, compare=compare)
+        limits = {each: Limit(5, Unit.DAY, slices=10, algorithm=each) for each in (algorithm, compare)}
+        assert (found.limit, found.compared) == (limits[algorithm], limits[compare])
+    found = rule("unit: day, requests_per_unit: 5, burst: 9, algorithm: fixed_window", compare=TOKENS)
+    assert found.compared == Limit(5, Unit.DAY, algorithm=TOKENS, burst=9)
+    with pytest.raises(RulesError, match="`burst` means nothing to a fixed window, only to a token bucket"):
+        rule("unit: day, requests_per_unit: 5, burst: 9", algorithm=FIXED, compare=SLIDING)
+    with pytest.raises(RulesError, match="takes longer than"):
+        rule("unit: year, requests_per_unit: 1, burst: 11", compare=TOKENS)
+
+
 def test_several_limits():
     """Each is a rule of its own, called by its name or number; what the descriptor says holds for all but where one differs."""
     found = rules(

@@ -69,7 +69,8 @@ def test_what_is_no_unit_is_refused(unit):
 
 
 @pytest.mark.parametrize(
-    ("number", "requests"), [("0", 0), ("4294967295", 2**32 - 1), ("0x10", 16), ("~", 0), ("1_000", 1_000), ("+5", 5)]
+    ("number", "requests"),
+    [("0", 0), ("4294967295", 2**32 - 1), ("0x10", 16), ("010", 8), ("0o10", 8), ("~", 0), ("1_000", 1_000), ("+5", 5)],
 )
 def test_numbers(number, requests):
     """What YAML 1.1 takes for a whole number of 32 bits; nothing is 0, which denies everything."""
@@ -195,7 +196,17 @@ def test_wildcards_and_order(path, rule):
 
 @pytest.mark.parametrize(
     ("value", "asked"),
-    [("123", "123"), ("true", "true"), ("yes", "yes"), ("n", "n"), ("2026-01-31", "2026-01-31"), ("0x1F", "0x1F")],
+    [
+        ("123", "123"),
+        ("true", "true"),
+        ("yes", "yes"),
+        ("n", "n"),
+        ("2026-01-31", "2026-01-31"),
+        ("0x1F", "0x1F"),
+        ("0o17", "0o17"),
+        ("1:30", "1:30"),
+        ("09:00:59.5", "09:00:59.5"),
+    ],
 )
 def test_values_are_taken_as_written(value, asked):
     """Numbers, booleans and dates are text."""
@@ -402,7 +413,7 @@ descriptors:
   detailed_metric: true
   metadata:
     name: x
-    anything: {deep: [1, -2.5, true, no, y, ~, "1", 2026-01-31, 0x10, 99999999999999999999]}
+    anything: {deep: [1, -2.5, true, no, y, ~, "1", 2026-01-31, 0x10, 0o10, 1:30, 09:00:59.5, 99999999999999999999]}
     <<: {merged: yes}
 - {key: l, rate_limit: *limit, metadata: {}}
 - {key: m, rate_limit: *limit, metadata: ~}
@@ -410,12 +421,19 @@ descriptors:
     rules = load([RuleFile("d.yaml", text.encode())], strict=True).rules
     assert rules[0].metadata == {
         "name": "x",
-        "anything": {"deep": [1, -2.5, True, False, True, None, "1", "2026-01-31", 16, 1e20]},
+        "anything": {"deep": [1, -2.5, True, False, True, None, "1", "2026-01-31", 16, 8, "1:30", "09:00:59.5", 1e20]},
         "merged": True,
     }
     assert [rule.metadata for rule in rules[1:]] == [None, None]
     assert json.dumps(rules[0].metadata)
     assert hash(rules[0])
+
+
+def test_keys_of_metadata_are_taken_as_written():
+    """Also what YAML takes for numbers and truth values: a warning, and what is sent is text."""
+    rules = load([RuleFile("d.yaml", b"domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1}, metadata: {1: a, true: {0x10: b}}}]")])  # fmt: skip
+    assert rules.rules[0].metadata == {"1": "a", "true": {"0x10": "b"}}
+    assert len(rules.warnings) == 3
 
 
 # --- what windows and metrics are called --------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ async def test_bad_rules_at_the_start_are_told_and_mended_without_a_restart(tmp_
     errors = [line for line in log_of(replica) if line["level"] == "error"]
     assert errors[0]["@message"].startswith(REFUSED)
     assert "kee" in errors[0]["@message"]
-    assert errors[0]["kept"] == "nothing is limited yet"
+    assert errors[0]["kept"] == "there are none yet: each request gets an error"
 
 
 async def test_a_change_of_the_rules_is_taken_and_a_bad_one_is_not(tmp_path, rules):

@@ -237,6 +237,7 @@ def test_rules_path_of_the_reference() -> None:
     """RUNTIME_ROOT, the subdirectory and the app directory make the folder."""
     settings = read(RUNTIME_ROOT="/data", RUNTIME_SUBDIRECTORY="ratelimit", RUNTIME_APPDIRECTORY="/rules")
     assert settings.rules_path == Path("/data/ratelimit/rules")
+    assert read(RUNTIME_ROOT="/data", RUNTIME_WATCH_ROOT="true").rules_path == Path("/data/config")
 
 
 def test_rules_go_before_the_runtime_settings() -> None:

@@ -7,6 +7,7 @@ The nodes are made here from PyYAML's events. Its own composer recurses, keeps t
 refuses an anchor that is defined again, which YAML allows.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -82,6 +83,8 @@ def _syntax(error: yaml.MarkedYAMLError) -> str:
 
 _SHORT_BOOLEANS = frozenset({"y", "Y", "n", "N"})
 """Booleans in YAML 1.1 and to the reference implementation's parser; PyYAML has left them out."""
+_OCTAL = re.compile("[-+]?0o[0-7_]+")
+"""Whole numbers in YAML 1.2 and to the reference implementation's parser."""
 
 
 def _is_empty(event: yaml.NodeEvent) -> bool:
@@ -146,6 +149,8 @@ class _Composer:
             tag = self._events.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
             if not event.style and event.value in _SHORT_BOOLEANS:
                 tag = "bool"
+            elif not event.style and _OCTAL.fullmatch(event.value):
+                tag = "int"
         self._add(Scalar(event.value, tag.removeprefix(TAG), bool(event.style), _line(event)), event.anchor)
 
     def _sequence(self, event: Any) -> None:

@@ -177,7 +177,7 @@ def _rules(reading: Reading, descriptor: Fields, path: Path) -> tuple[Rule, ...]
     rules = tuple(
         Rule(
             id=path.id + suffix,
-            limit=(limit := _limit(each, reading.algorithm, several=several)),
+            limit=(limit := _limit(each, reading, several=several)),
             role=_role(descriptor, each, Role.QUOTA if reading.quota_mode else Role.GATE),
             on_store_failure=each.values.get("on_store_failure", OnStoreFailure.LOCAL),
             compared=compared_of(each, limit, reading.compare),
@@ -195,11 +195,11 @@ def _rules(reading: Reading, descriptor: Fields, path: Path) -> tuple[Rule, ...]
     return rules
 
 
-def _limit(fields: Fields, algorithm: Algorithm, *, several: bool) -> Limit | None:
+def _limit(fields: Fields, reading: Reading, *, several: bool) -> Limit | None:
     if several and fields.on("unlimited"):
         message = "`unlimited: true` stands among limits; remove it, or write `rate_limit: { unlimited: true }` alone"
         fields.wrong("unlimited", message)
-    return limit_of(fields, algorithm)
+    return limit_of(fields, reading.algorithm, reading.compare)
 
 
 def _role(descriptor: Fields, limit: Fields, usual: Role) -> Role:

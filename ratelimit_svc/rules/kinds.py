@@ -41,7 +41,7 @@ _BOOLEAN_WORDS = [
     written for word in ("y", "yes", "on", "n", "no", "off") for written in (word, word.capitalize(), word.upper())
 ]
 """What YAML 1.1 takes for booleans beside true and false, and YAML 1.2, which editors speak, for text."""
-_BASES = {"0b": 2, "0x": 16}
+_BASES = {"0b": 2, "0o": 8, "0x": 16}
 
 
 class Wrong(Exception):  # noqa: N818 — not an error of the program: what its text says becomes a finding
@@ -70,6 +70,8 @@ def _text(node: YamlNode) -> str | None:
     scalar = _scalar(node, "text")
     if scalar is None:
         return None
+    if is_time_of_day(scalar):
+        return scalar.text
     if scalar.tag == "float":
         raise Wrong(f"{shown(scalar)} is a fraction to YAML; write it in quotes to match it as text")
     if scalar.tag not in _TEXT_TAGS:
@@ -175,6 +177,11 @@ def _sequence(node: YamlNode) -> nodes.Sequence | None:
 SEQUENCE = Kind("a list", {"type": ["array", "null"]}, _sequence)
 
 
+def is_time_of_day(scalar: Scalar) -> bool:
+    """Whether it is one of YAML 1.1's sexagesimal numbers (`1:30`), which are text to the reference implementation."""
+    return scalar.tag in ("int", "float") and ":" in scalar.text
+
+
 def truth(scalar: Scalar) -> bool:
     """What a boolean says."""
     return scalar.text.lower() in _TRUE
@@ -208,7 +215,7 @@ def _is_null(node: YamlNode) -> bool:
 def _what(scalar: Scalar) -> str:
     if scalar.quoted:
         return "text, because it is quoted"
-    if scalar.tag == "int" and ":" in scalar.text:
+    if is_time_of_day(scalar):
         return "a time of day to YAML"
     return {"float": "a fraction", "bool": "true or false", "int": "a number", "timestamp": "a date"}.get(
         scalar.tag, "text"

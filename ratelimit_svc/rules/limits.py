@@ -22,19 +22,21 @@ _NOT_OF_UNLIMITED = (
 """Keys of ours that mean nothing where nothing is counted."""
 
 
-def limit_of(fields: Fields, default: Algorithm) -> Limit | None:
+def limit_of(fields: Fields, default: Algorithm, compare: Algorithm | None) -> Limit | None:
     """Return what a `rate_limit` says; None where it is unlimited, or wrong.
 
     Args:
         fields: the mapping, read; its mistakes are noted here.
         default: how to count where it does not say.
+        compare: what it is compared with where it does not say.
     """
     if fields.on("unlimited"):
         _note_unlimited(fields)
         return None
     fields.note_mistakes()
     _note_missing(fields)
-    _note_strangers(fields, default)
+    compared = fields.values.get("compare", compare)
+    _note_strangers(fields, default, compared)
     unit, multiplier, period_us = _period(fields)
     values = fields.values
     limit = Limit(
@@ -48,7 +50,7 @@ def limit_of(fields: Fields, default: Algorithm) -> Limit | None:
         burst=values.get("burst"),
         align=values.get("align", Align.EPOCH),
     )
-    _note_burst(fields, limit)
+    _note_burst(fields, limit, compared)
     return limit
 
 
@@ -90,15 +92,14 @@ def _note_missing(fields: Fields) -> None:
         fields.odd("requests_per_unit", message)
 
 
-def _note_strangers(fields: Fields, default: Algorithm) -> None:
+def _note_strangers(fields: Fields, default: Algorithm, compared: Algorithm | None) -> None:
     """Keys that mean nothing to the algorithm, or beside each other."""
     algorithm: Algorithm = fields.values.get("algorithm", default)
-    compare: Algorithm | None = fields.values.get("compare")
-    if "algorithm" in fields.values and compare is algorithm:
+    if "algorithm" in fields.values and fields.values.get("compare") is algorithm:
         message = f"`compare: {algorithm.name.lower()}` is the limit's own algorithm; write another, or remove it"
         fields.wrong("compare", message)
     for name, only in _ONLY_OF.items():
-        known = only in (algorithm, compare) or fields.mistakes.keys() & {"algorithm", "compare"}
+        known = only in (algorithm, compared) or fields.mistakes.keys() & {"algorithm", "compare"}
         if name in fields.values and not known:
             message = f"`{name}` means nothing to a {_name(algorithm)}, only to a {_name(only)}"
             fields.wrong(name, f"{message}; write `algorithm: {only.name.lower()}`, or remove it")
@@ -125,8 +126,8 @@ def _period(fields: Fields) -> tuple[Unit | None, int, int]:
     return unit, multiplier, 0
 
 
-def _note_burst(fields: Fields, limit: Limit) -> None:
-    bucket = Algorithm.TOKEN_BUCKET in (limit.algorithm, fields.values.get("compare"))
+def _note_burst(fields: Fields, limit: Limit, compared: Algorithm | None) -> None:
+    bucket = Algorithm.TOKEN_BUCKET in (limit.algorithm, compared)
     if limit.burst is None or not bucket or "requests_per_unit" not in fields.values:
         return
     if limit.requests_per_unit == 0:

@@ -1,7 +1,7 @@
 """Metadata: a rule's `metadata` → plain dicts, lists, texts, numbers, booleans and None, as JSON has them.
 
-Whatever its author wants to be told is taken, but for what JSON and protobuf's `Struct` cannot say. It is sent with answers, so
-it is bounded: in depth by what readers of protobuf take, in size by what an answer should weigh.
+Whatever its author wants to be told is taken, but for what JSON and protobuf's `Struct` cannot say. A key that is no text, and a
+time of day, are the text that is written, as for the reference implementation. It is sent with answers, so it is bounded: in depth by what readers of protobuf take, in size by what an answer should weigh.
 """
 
 import math
@@ -42,7 +42,8 @@ class Metadata:
         found: dict[str, Any] = {}
         for name, (key, node) in self._document.entries(at).items():
             if key.tag not in ("str", "value", "timestamp"):
-                self._document.wrong(At(key, at.path), f"{shown(key)} is no text to YAML; write the key in quotes")
+                message = f"{shown(key)} is no text to YAML, and is taken as written; write the key in quotes"
+                self._document.odd(At(key, at.path), message)
             self._count(at, name)
             found[name] = self.plain(at.key(name, node), depth + 1)
         return found
@@ -51,7 +52,7 @@ class Metadata:
         self._count(at, scalar.text)
         if scalar.tag == "null":
             return None
-        if scalar.tag in ("str", "value", "timestamp", "merge"):
+        if scalar.tag in ("str", "value", "timestamp", "merge") or kinds.is_time_of_day(scalar):
             return scalar.text
         value = kinds.truth(scalar) if scalar.tag == "bool" else _number(scalar)
         if value is None:

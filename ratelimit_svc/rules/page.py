@@ -72,6 +72,7 @@ A file with an error changes nothing: the rules in force stay, and each error is
 reference implementation would load is loaded. What does not do there what it seems to do is a warning:
 
 - a key where it means nothing (`shadow_mode` inside `rate_limit`), a flag on a descriptor without a limit,
+- a key of `metadata` that is no text (`1:`, `true:`), which is taken as written,
 - a key written twice in one mapping (the last counts), a second YAML document (the first counts),
 - `requests_per_unit` missing (0, which denies everything), or beside `unlimited: true`,
 - a file that is no rule file (`README.txt`), or a name in `replaces` that no limit has.

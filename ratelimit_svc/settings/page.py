@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from ratelimit_svc.settings import TABLE, Setting, Settings
-from ratelimit_svc.settings.reference import REFERENCE, WHY
+from ratelimit_svc.settings.reference import ELSEWHERE, REFERENCE, WHY
 
 _BEGIN = """\
 <!-- made by `make docs` from ratelimit_svc/settings: edit the tables there -->
@@ -21,7 +21,7 @@ at the start; a wrong one ends the start with its name, its text and what it mus
 - A variable that seems to be misspelt is told at the start: `REDIS_ULR is no setting: is REDIS_URL meant?`
 
 The column *reference* has the default of [envoyproxy/ratelimit](https://github.com/envoyproxy/ratelimit): *same*, its own, or **ours**
-for what it does not have.
+for what it does not have. What only its libraries read is under [read elsewhere](#read-elsewhere).
 """
 
 _REST = """\
@@ -63,6 +63,8 @@ def _table(doc: str, rows: list[Setting]) -> str:
 
 
 def _reference(each: Setting) -> str:
+    if {each.variable, f"{each.variable}*"} & set(ELSEWHERE):
+        return "read elsewhere"
     if each.variable not in REFERENCE:
         return "**ours**"
     return _code(REFERENCE[each.variable]) or "none" if differs(each) else "same"

@@ -43,6 +43,8 @@ descriptors:
   - {key: both, quota_mode: true, shadow_mode: true, rate_limit: {unit: hour, requests_per_unit: 2}}
   - {key: named, rate_limit: {unit: day, requests_per_unit: 3, name: a}}
   - {key: replacer, rate_limit: {unit: day, requests_per_unit: 6, name: b, replaces: [{name: a}]}}
+  - {key: one, rate_limit: {unit: day, requests_per_unit: 3, name: one, replaces: [{name: two}]}}
+  - {key: two, rate_limit: {unit: day, requests_per_unit: 4, name: two, replaces: [{name: one}]}}
   - {key: free-replacer, rate_limit: {unlimited: true, replaces: [{name: hourly}]}}
   - {key: white, value: list}
   - {key: white, rate_limit: {unit: day, requests_per_unit: 2}}
@@ -59,6 +61,7 @@ descriptors:
   - key: up
     rate_limit: {unit: day, requests_per_unit: 9}
     descriptors:
+      - {key: named, rate_limit: {unit: day, requests_per_unit: 7, name: a}}
       - {key: down, value: one, rate_limit: {unit: day, requests_per_unit: 2}}
       - key: down
         descriptors:
@@ -117,9 +120,16 @@ def lines(table: str) -> Iterator[tuple[str, str]]:
         yield request.strip(), answer.strip()
 
 
-def limiter_of(clock: Any = lambda: START, *, rules: str = RULES, quota_mode: bool = False, **options: Any) -> Limiter:
+def limiter_of(
+    clock: Any = lambda: START,
+    *,
+    rules: str = RULES,
+    algorithm: Algorithm = Algorithm.FIXED_WINDOW,
+    quota_mode: bool = False,
+    **options: Any,
+) -> Limiter:
     """A limiter of these rules that counts and answers as the reference implementation, in bytes."""
-    loaded = load([RuleFile("r.yaml", rules.encode())], algorithm=Algorithm.FIXED_WINDOW, quota_mode=quota_mode)
+    loaded = load([RuleFile("r.yaml", rules.encode())], algorithm=algorithm, quota_mode=quota_mode)
     return make(MemoryStore(clock), clock=clock, rules=loaded, encode=rls.encode, **options)
 
 

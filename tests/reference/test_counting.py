@@ -14,6 +14,8 @@ from tests.histories import SECOND, START
 from tests.limiting import make
 from tests.reference.asking import as_written, ask, asked, limiter_of, tell
 
+SLIDING = Algorithm.SLIDING_WINDOW
+
 SAME = {
     "limits of one path and unit share a window": """
         day=x own 9 day             → OK: OK 8/9 day
@@ -51,6 +53,24 @@ async def test_counts_are_the_references(table):
     await as_written(limiter_of(), table)
 
 
+async def test_keys_that_a_pattern_shares_count_together():
+    """As values do. The reference shares what fits the value only, each key for itself."""
+    rules = """
+domain: shop
+descriptors:
+  - {key: "s*", share_threshold: true, rate_limit: {unit: day, requests_per_unit: 4}}
+  - {key: "t*", value: "v*", share_threshold: true, rate_limit: {unit: day, requests_per_unit: 4}}
+"""
+    table = """
+        s1=x                        → OK: OK 3/4 day
+        s2=y                        → OK: OK 2/4 day
+        t1=v1                       → OK: OK 3/4 day
+        t1=v2                       → OK: OK 2/4 day
+        t2=v1                       → OK: OK 1/4 day
+    """
+    await as_written(limiter_of(rules=rules), table)
+
+
 SECONDS = {"minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800, "month": 30 * 86_400, "year": 365 * 86_400}
 
 
@@ -74,6 +94,39 @@ async def test_a_window_ends_with_its_unit(clock):
     assert await tell(limiter, "minute=x") == "OVER_LIMIT: OVER_LIMIT 0/5 minute"
     clock.now += 1
     assert await tell(limiter, "minute=x") == "OK: OK 4/5 minute"
+
+
+# ── what differs under sliding windows ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "told"), [(Algorithm.FIXED_WINDOW, "OK: OK"), (SLIDING, "OVER_LIMIT: OVER_LIMIT")]
+)
+async def test_a_check_at_the_limit_passes_under_fixed_windows_only(algorithm, told):
+    """When exactly nothing is left; while something is, it passes under both."""
+    table = f"""
+        day=x hits 4                → OK: OK 1/5 day
+        day=x hits 0                → OK: OK 1/5 day
+        day=x                       → OK: OK 0/5 day
+        day=x hits 0                → {told} 0/5 day
+    """
+    await as_written(limiter_of(algorithm=algorithm), table)
+
+
+async def test_a_sliding_windows_reset(clock):
+    """Denied: until these hits would fit. Passed: until the window is empty, here a slice (1 s) more than its minute."""
+    limiter = limiter_of(clock, algorithm=SLIDING)
+
+    async def reset(text: str) -> str:
+        return str((await ask(limiter, asked(text)))["statuses"][0]["durationUntilReset"])
+
+    assert await reset("minute=x hits 3") == "61s"
+    clock.now += 20 * SECOND
+    assert await reset("minute=x hits 2") == "61s"
+    clock.now += 1
+    assert await reset("minute=x hits 3") == "41s"
+    assert await reset("minute=x hits 4") == "61s"
+    assert await reset("minute=x hits 6") == "60s"
 
 
 # ── budgets of tokens ─────────────────────────────────────────────────────────────────────────────────────────────────

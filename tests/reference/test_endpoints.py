@@ -81,9 +81,9 @@ async def test_healthcheck_takes_any_method(served, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("path", ["/", "/nothing", "/healthcheck/", "/rlconfig", "/json/x"])
+@pytest.mark.parametrize("path", ["/", "/nothing", "/healthcheck/", "/rlconfig", "/json/x", "//json"])
 async def test_other_paths_are_404(served, path, method):
-    """With Go's text, for any method."""
+    """With Go's text, for any method. The reference makes `/json` of `//json` (differs)."""
     status, kind, body = NOT_FOUND
     assert await served.ask("http", path, method) == (status, kind, "" if method == "HEAD" else body)
 
@@ -182,6 +182,15 @@ async def test_grpc_health_of_an_unknown_service(served):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await check(served.replica, "other")
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_grpc_health_has_no_list(served):
+    """Differs: the reference's library answers the protocol's newest method, too."""
+    async with grpc.aio.insecure_channel(served.replica.address) as channel:
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/List")
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await method(b"", timeout=10)
+    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_without_a_configuration_it_is_not_healthy(tmp_path):

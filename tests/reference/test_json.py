@@ -152,6 +152,18 @@ async def test_a_field_in_both_spellings_at_once(session):
     assert told(await answer(session, body)) == "OK: OK 4/5 day [5 4]"
 
 
+@pytest.mark.parametrize("hits", ["02", "+2"])
+async def test_numbers_in_quotes(session, hits):
+    """With a sign, with a zero before them, and units; the reference refuses them."""
+    own = {"requestsPerUnit": "9", "unit": "4"}
+    body = {
+        "domain": "shop",
+        "hitsAddend": hits,
+        "descriptors": [{"entries": [{"key": "quotes", "value": hits}], "limit": own}],
+    }
+    assert told(await answer(session, json.dumps(body))) == "OK: OK 7/9 day [9 7]"
+
+
 async def test_what_is_our_fault_is_told_so(tmp_path):
     """500 with the reason where the store is away and the rule says `error`; the reference says 400 `Bad Request`."""
     rules = tmp_path / "rules.yaml"

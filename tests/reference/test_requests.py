@@ -91,6 +91,16 @@ SAME = {
         hour=x; free-replacer=x     → OK: OK; OK no end
         hour=x                      → OK: OK 2/3 hour "hourly"
     """,
+    "a name is one in the whole request, wherever its rule stands": """
+        up=x > named=y; replacer=x  → OK: OK; OK 5/6 day "b"
+        up=x > named=y; named=x     → OK: OK 6/7 day "a"; OK 2/3 day "a"
+    """,
+    "two that replace each other both do not count": """
+        one=x; two=x                → OK: OK; OK
+        one=x hits 9; two=x hits 9  → OK: OK; OK
+        one=x                       → OK: OK 2/3 day "one"
+        two=x own 9 day; one=x      → OK: OK 8/9 day; OK 1/3 day "one"
+    """,
     "a shadow is told OK": """
         shadow=x hits 2             → OK: OK 0/2 day
         shadow=x                    → OK: OK 0/2 day
@@ -216,6 +226,17 @@ async def test_response_headers_show_the_descriptor_that_the_reference_shows(tab
     await as_written(limiter_of(header_names=HEADERS), table)
 
 
+async def test_response_headers_under_the_modes_of_the_process():
+    """SHADOW_MODE lets pass what denies, and shows it; with QUOTA_MODE nothing denies alone, and least left goes before."""
+    table = "none=x; day=x hits 0; hour=x own 0 week → {}: OVER_LIMIT 0/0 hour; OK 5/5 day; OVER_LIMIT 0/0 week [0 0]"
+    await as_written(limiter_of(header_names=HEADERS), table.format("OVER_LIMIT"))
+    await as_written(limiter_of(header_names=HEADERS, shadow_mode=True), table.format("OK"))
+    table = "day=x own 0 day; year=x own 1 week → OK: OVER_LIMIT 0/0 day; OK 0/1 week [0 0]"
+    await as_written(limiter_of(header_names=HEADERS, quota_mode=True), table)
+    table = "year=x own 1 week; day=x own 0 day → OK: OK 0/1 week; OVER_LIMIT 0/0 day [1 0]"
+    await as_written(limiter_of(header_names=HEADERS, quota_mode=True), table)
+
+
 async def test_response_headers_have_these_names_and_values_in_this_order():
     """The limit without a policy, what is left, the seconds that the status says, too."""
     answer = await ask(limiter_of(header_names=("L", "rem", "x-reset")), asked("day=x"))
@@ -272,6 +293,16 @@ async def test_hits_that_do_not_fit_do_not_count_for_the_next_descriptor():
     await as_written(limiter_of(), table)
 
 
+async def test_a_shadow_without_room_keeps_nothing_else_from_counting():
+    """With STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT it does there."""
+    table = """
+        shadow=x hits 2             → OK: OK 0/2 day
+        shadow=x; day=x             → OK: OK 0/2 day; OK 4/5 day
+        shadow=x; day=x             → OK: OK 0/2 day; OK 3/5 day
+    """
+    await as_written(limiter_of(), table)
+
+
 async def test_a_rule_that_is_a_shadow_and_a_quota_is_a_shadow():
     """It lets nobody pass for whom other quotas have no room. The loader warns of such a rule."""
     table = """
@@ -281,11 +312,12 @@ async def test_a_rule_that_is_a_shadow_and_a_quota_is_a_shadow():
     await as_written(limiter_of(), table)
 
 
+@pytest.mark.parametrize("domain", ["shop", "other"])
 @pytest.mark.parametrize("unit", [0, 8, 2**31 - 1])
-async def test_an_unknown_unit_of_a_limit_brought_along_is_told(unit):
-    """The reference implementation's process dies of it."""
+async def test_an_unknown_unit_of_a_limit_brought_along_is_told(unit, domain):
+    """The reference implementation's process dies of it, if it has rules for the domain."""
     request = {
-        "domain": "shop",
+        "domain": domain,
         "descriptors": [{"entries": [{"key": "day", "value": "x"}], "limit": {"requestsPerUnit": 1, "unit": unit}}],
     }
     limiter = limiter_of()
@@ -310,6 +342,18 @@ async def test_dynamic_metadata_names_the_week():
     answers = [await ask(limiter, asked(text)) for text in ("day=x own 7 week", "day=x own 0 week")]
     limits = [answer["dynamicMetadata"]["descriptors"][0]["limit"] for answer in answers]
     assert limits == ["requests_per_unit:7 unit:WEEK", "unit:WEEK"]
+
+
+async def test_metadata_is_told_whatever_the_rule_is_called_in_metrics():
+    """The reference loses it with `detailed_metric`, and with a `value_to_metric` that changes the name."""
+    rules = "domain: shop\ndescriptors:\n" + "".join(
+        f"  - {{key: {key}, {key}: true, rate_limit: {{unit: day, requests_per_unit: 3}}, metadata: {{who: {key}}}}}\n"
+        for key in ("detailed_metric", "value_to_metric")
+    )
+    limiter = limiter_of(rules=rules, dynamic_metadata=True)
+    for key in ("detailed_metric", "value_to_metric"):
+        answer = await ask(limiter, asked(f"{key}=x"))
+        assert answer["dynamicMetadata"]["metadata"] == {"who": key}
 
 
 @pytest.mark.parametrize("text", ["RateLimit Limit", "RateLimit:", "Grenze\n", "größe"])

@@ -204,7 +204,7 @@ async def test_it_ends_while_it_waits_for_a_server(tmp_path: Path, server: Liste
         assert ours._process is not None
         assert ours._process.returncode == 0
         (line,) = [line for line in log_of(ours) if line["@message"] == "xDS server is away"]
-        assert line["kept"] == "nothing is limited yet"
+        assert line["kept"] == "there are none yet: each request gets an error"
 
 
 async def test_files_can_start_without_rules_too(tmp_path: Path) -> None:
