@@ -467,3 +467,15 @@ async def test_what_is_kept_is_bounded(clock):
     clock.now += 55 * MINUTE
     assert len(describe(limiter.comparison, rule="shop/d0")["rules"][0]["by_minute"]) == 5
     assert len(describe(limiter.comparison, most=7)["rules"]) == 7
+
+
+async def test_examples_are_a_second_apart(clock):
+    """So that those that are kept do not all tell of the same moment."""
+    rules = rules_of((Rule("shop/d0", minutely(0), compared=minutely(9, FIXED)),))
+    limiter = make(MemoryStore(clock), rules=rules, clock=clock)
+    for value in ("first", "too soon", "second"):
+        await send_all(limiter, [asks(f"d0={value}")])
+        clock.now += SECOND // 2
+    (told,) = describe(limiter.comparison)["rules"]
+    assert told["only_enforced_denies"] == 3
+    assert [each["entries"] for each in told["examples"]] == [["d0=second"], ["d0=first"]]
