@@ -69,7 +69,7 @@ class Denials:
                 limit=charge.rule.limit,
                 window=charge.key.decode("utf-8", "replace"),
                 hits=charge.hits,
-                remaining=outcome.remaining,
+                remaining=max(outcome.remaining, 0),
                 reset_s=-(-outcome.fits_in_us // MICROSECONDS),
                 overdrawn=grant.overdrawn,
                 others=others,

@@ -250,7 +250,7 @@ class State:
 
     def _store_nodes(self) -> Mapping[str, StoreNode]:
         return {
-            address: StoreNode(node.breaker.state, node.breaker.opened, node.late, node.late_s, node.up)
+            address: StoreNode(node.breaker.state, node.breaker.opened, node.late, node.late_s, node.up, node.short)
             for address, node in self.nodes().items()
         }
 

@@ -82,7 +82,8 @@ class Oracle:
                 self.held[one.key] = held + one.hits
                 if not one.hits and one.overdraft is Overdraft.AUTO:
                     self.budgets.add(one.key)
-            left = max(0, one.limit - self.held.get(one.key, 0))
+            left = one.limit - self.held.get(one.key, 0)
+            left = left if way == "over" else max(0, left)  # overdrawn by so many
             told.append(Told(way != "no", way in ("no", "over"), left, one.kind is Kind.REFUND))
         overdrawn = any(way == "over" and one.role is not Role.SHADOW for one, way in zip(charges, ways, strict=True))
         return True, overdrawn, told
@@ -365,7 +366,7 @@ def test_a_budget_is_overdrawn_once_and_then_denies(make):
     walk.ask(make("k", 5, hits=0, overdraft=Overdraft.AUTO))
     walk.ask(make("k", 5, hits=4, overdraft=Overdraft.AUTO))
     over = walk.ask(make("k", 5, hits=7, overdraft=Overdraft.AUTO))
-    assert (over.granted, over.overdrawn, over.outcomes[0].remaining) == (1, True, 0)
+    assert (over.granted, over.overdrawn, over.outcomes[0].remaining) == (1, True, -6)
     assert over.outcomes[0].fits_in_us > 0
     assert walk.windows[b"k"].total == 11
     assert not walk.passes(make("k", 5, hits=7, overdraft=Overdraft.AUTO))

@@ -198,6 +198,10 @@ def test_what_is_zero_is_not_told() -> None:
     }
 
 
+SHORT = {"c": StoreNode(0, 0, 0, 0, short=True), "d": StoreNode(0, 0, 0, 0, short=True)}
+"""What REDIS_PERSECOND adds."""
+
+
 def test_every_number() -> None:
     """Each of the process's, by the reference's name."""
     metrics = Metrics()
@@ -206,7 +210,7 @@ def test_every_number() -> None:
     metrics.policy_decisions.local = metrics.policy_decisions.error = 1
     metrics.rules_loads.ok, metrics.rules_loads.failed = 5, 6
     metrics.gauges.health_checks = lambda: 7
-    metrics.gauges.nodes = lambda: {"a": StoreNode(0, 0, 0, 0), "b": StoreNode(0, 0, 0, 0, up=False)}
+    metrics.gauges.nodes = lambda: {"a": StoreNode(0, 0, 0, 0), "b": StoreNode(0, 0, 0, 0, up=False)} | SHORT
     metrics.gauges.denials_remembered = lambda: 8
     counts.times.note([0.0, 0.001], 0.0025)
     assert told(metrics, shadow_mode=True) == {
@@ -218,6 +222,7 @@ def test_every_number() -> None:
         "ratelimit_server.ShouldRateLimit.total_requests": 9,
         "ratelimit_server.Check.total_requests": 7,
         "ratelimit.redis_pool.cx_active": 1,
+        "ratelimit.redis_per_second_pool.cx_active": 2,
         "ratelimit.localcache.entryCount": 8,
         "ratelimit.localcache.hitCount": 4,
     }

@@ -373,6 +373,7 @@ def test_a_second_redis(pem: str, tmp_path: Path) -> None:
         sentinel_login=Login("me", "other"),
         tls=Tls(ca=Path(pem)),
         connect_timeout_s=2,
+        short=True,
     )
 
 

@@ -132,7 +132,8 @@ def test_who_divides_by_the_rate_has_the_number_of_requests(n: int) -> None:
 def test_tags() -> None:
     """Behind a name as the reference has them, sorted; DogStatsD has real ones. What would end one stands in none."""
     assert text(Lines(plain(TAGS), most_bytes=1000), Counter("a", 1)) == ["a.__env=prod.__zone=a_b:1|c"]
-    assert text(Lines(dog(TAGS), most_bytes=1000), Counter("a", 1)) == ["a:1|c|#env:prod,zone:a_b"]
+    assert text(Lines(dog(TAGS), most_bytes=1000), Counter("a", 1)) == ["a:1|c|#env:prod,zone:a:b"]
+    assert text(Lines(dog({"by": "a b,c|d"}), most_bytes=1000), Counter("a", 1)) == ["a:1|c|#by:a b_c_d"]
     assert text(Lines(dog({}), most_bytes=1000), Timer("a", TimesRead({2: 4}))) == ["a:2|ms|@0.24999999975"]
 
 

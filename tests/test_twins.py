@@ -226,6 +226,7 @@ MISTAKES = [
     ("batch", "  if overdrawn then reply[place] = ONE_OVERDRAWN end\n", ""),
     ("batch", "charge.kind == UNDO and charge.limit or nil", "nil"),
     ("batch", "if charge.kind < REFUND and not", "if charge.kind ~= REFUND and not"),
+    ("batch", "charged and charge.fit == OVERDRAWN and room or max(room, 0)", "max(room, 0)"),
     ("batch", "if role ~= GATE or kind >= LOOK", "if kind >= LOOK"),
     ("batch", "if role ~= GATE or kind >= LOOK", "if role ~= GATE or kind >= REFUND"),
     ("batch", "if role ~= GATE or kind >= LOOK", "if role ~= GATE or kind == LOOK or kind == REFUND"),

@@ -4,7 +4,7 @@
     ratelimit.service.call.should_rate_limit.<error>         redis_error, service_error
     ratelimit.service.<count>                                config_load_success, config_load_error, global_shadow_mode
     ratelimit_server.<method>.total_requests, .response_time
-    ratelimit.redis_pool.cx_active, ratelimit.localcache.<count>
+    ratelimit.redis_pool.cx_active, ratelimit.redis_per_second_pool.cx_active, ratelimit.localcache.<count>
 
 A counter that is 0 is not told, as there. What describes the Go process (`ratelimit.go.*`, `runtime.*`) has no equal here.
 """
@@ -75,8 +75,9 @@ def _all(metrics: Metrics, *, shadow_mode: bool) -> Iterator[Stat]:
     checks = metrics.gauges.health_checks()
     yield from _method("Check", checks, TimesRead({0: checks}))
     nodes = metrics.gauges.nodes().values()
-    if nodes:
-        yield Gauge("ratelimit.redis_pool.cx_active", sum(node.up for node in nodes))
+    for pool, short in (("redis_pool", False), ("redis_per_second_pool", True)):
+        if ups := [node.up for node in nodes if node.short is short]:
+            yield Gauge(f"ratelimit.{pool}.cx_active", sum(ups))
     if reference.local_cache:
         yield Gauge("ratelimit.localcache.entryCount", metrics.gauges.denials_remembered())
         yield Gauge("ratelimit.localcache.hitCount", metrics.denied_from_memory)

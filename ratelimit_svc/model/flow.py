@@ -130,7 +130,7 @@ class Outcome(NamedTuple):
     """How one charge of a line stands after the line's grants."""
 
     remaining: int
-    """Hits that still fit."""
+    """Hits that still fit. Below 0 only where this very charge was overdrawn: by so many."""
     empty_us: int
     """Time until its window holds nothing."""
     fits_in_us: int

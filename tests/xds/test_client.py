@@ -184,6 +184,7 @@ async def test_resources_that_are_none(server: Listening, sent: Resource, told: 
         talk = await server.ads.opened()
         await talk.say_resources("1", sent)
         assert (await talk.heard()).error_detail.message.startswith(told)
+        assert [str(error).startswith(told) for error in ours.errors] == [True]
         await talk.say("2", config("a", "shop", limit=3))
         assert (await talk.heard()).version_info == "2"
         assert (ours.limits(), server.ads.waiting) == ({"shop/k": 3}, 0)
