@@ -15,12 +15,15 @@ The way of a request, and where to look:
     why a request was limited: rules/explain before it comes, recent and denials once it has, dynamic_metadata for
     Envoy's log.
 
-    tracing makes spans of sampled requests, if it is asked to. compared and comparison ask a second algorithm beside the one
-    that decides. xds has rules from a server instead of files, statsd tells one what metrics count.
+    a second algorithm beside the one that decides: compared has what a request means by it, comparison counts how often the
+    two differ.
+
+    xds has rules from a server instead of files, statsd tells a server what metrics count, tracing makes spans of sampled
+    requests.
 
     model has the values all of them speak, server the life of the process and state what it knows of itself, settings
     what it can be told, metrics what it counts, admin its HTTP sides, cli its commands, shims those of the reference
-    implementation (go_flags reads their flags), demo the product shown at work, loadtest the product under load.
+    implementation, demo the product shown at work, loadtest the product under load.
 """
 
 __version__ = "0.1.0"

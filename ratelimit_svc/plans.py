@@ -57,7 +57,7 @@ _ORDER = {Role.GATE: 1, Role.QUOTA: 2, Role.SHADOW: 3}
 
 
 class Planner:
-    """Finds plans.
+    """Makes plans: what requests mean under some rules.
 
     Args:
         rules: what is in force; None: nothing yet.

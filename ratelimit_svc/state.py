@@ -67,6 +67,9 @@ class State:
     rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the rules were looked at: good or not, there is something to say."""
 
+    def __post_init__(self) -> None:
+        self.log_level = self.settings.log_level
+
     def on_store_up(self, warnings: list[str]) -> None:
         """Note that the store answers; again when what is away of it has changed."""
         away, was_up, was_whole = self.away(), self.store_up, self.store_whole
@@ -180,9 +183,6 @@ class State:
             log.warning("statsd server is away: it is told later", where=where, reason=reason)
         else:
             log.info("statsd server is told", where=where)
-
-    def __post_init__(self) -> None:
-        self.log_level = self.settings.log_level
 
     def set_log_level(self, level: str) -> None:
         """Log from this level on, until it is changed again. Whichever of both shows more shows that, too."""

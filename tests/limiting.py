@@ -16,6 +16,7 @@ from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import Domain, Node, RuleSet
 from ratelimit_svc.store import Store, Untaken
 from ratelimit_svc.store.memory import MemoryStore
+from ratelimit_svc.waiting import Waiting
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.client import request
 from tests.histories import START
@@ -107,6 +108,21 @@ async def tell(limiter: Limiter, data: bytes) -> Verdict:
     verdict = await limiter.ask(data)
     assert isinstance(verdict, Verdict)
     return verdict
+
+
+def submit(limiter: Limiter, data: bytes, told: list[tuple[bytes, Any]]) -> Waiting | None:
+    """Submit a request; when it is answered, it stands in `told` with its answer."""
+    return limiter.submit(data, lambda answer: told.append((data, answer)))
+
+
+async def send_all(limiter: Limiter, wave: Sequence[bytes]) -> list[tuple[bytes, Any]]:
+    """Submit requests in one turn of the loop, and return each with its answer, in the order of the answers."""
+    told: list[tuple[bytes, Any]] = []
+    for data in wave:
+        submit(limiter, data, told)
+    await settled(limiter)
+    assert sorted(data for data, _ in told) == sorted(wave)
+    return told
 
 
 async def settled(limiter: Limiter) -> None:

@@ -18,7 +18,6 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "demo",
         "server",
         "state recent",
-        "go_flags",
         "wire admin settings logs",
         "limiter statsd",
         "unanswered telling options",

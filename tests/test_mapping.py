@@ -79,6 +79,17 @@ def test_a_file() -> None:
     assert len(found[2].buckets) == 11
 
 
+def test_the_kind_of_match_has_a_default() -> None:
+    """The file's own, which each mapping may differ from."""
+    mapper = mapper_of(r"""
+        defaults: {match_type: regex}
+        mappings:
+          - {match: 'x(.)', name: "by_regex_$1"}
+          - {match: "a.*", match_type: glob, name: "by_glob_$1"}
+    """)
+    assert (mapped(mapper, "b.xy"), mapped(mapper, "a.xy")) == ("by_regex_y", "by_glob_xy")
+
+
 WRONG = {
     "mappings: [{match: a.*b, name: x}]": "conf.yaml:1: mappings[0]: `match` 'a.*b' is no glob: each part between dots is `*`",
     "mappings: [{match: '(', name: x, match_type: regex}]": "`match` '(' is no regular expression: missing )",
@@ -129,6 +140,19 @@ def test_times_are_a_histogram() -> None:
         name.format("count", "", 9),
     ]
     assert name.format("bucket", ',le="10"', 8) in expose([timer], Mapper(usual(milliseconds=True)))
+
+
+def test_times_that_become_one_series_are_summed() -> None:
+    """Bucket by bucket."""
+    mapper = mapper_of("mappings: [{match: '*', name: same, buckets: [1, 5]}]")
+    timers = [Timer("a", TimesRead({1: 2}, 2.0)), Timer("b", TimesRead({0: 1, 4: 1, 9: 1}, 13.0))]
+    assert expose(timers, mapper).splitlines()[2:] == [
+        'same_bucket{le="1"} 3',
+        'same_bucket{le="5"} 4',
+        'same_bucket{le="+Inf"} 5',
+        "same_sum 15.0",
+        "same_count 5",
+    ]
 
 
 def test_tags_are_labels_of_all() -> None:

@@ -46,6 +46,7 @@ descriptors:
   - {key: sliding, rate_limit: {unit: minute, requests_per_unit: 10, algorithm: sliding_window}}
   - {key: bucket, rate_limit: {unit: minute, requests_per_unit: 10, algorithm: token_bucket}}
   - {key: multiple, rate_limit: {unit: minute, unit_multiplier: 5, requests_per_unit: 10}}
+  - {key: odd, rate_limit: {per: 1500ms, requests_per_unit: 10}}
   - {key: calendar, rate_limit: {unit: month, requests_per_unit: 10, align: calendar}}
   - {key: first_hit, rate_limit: {unit: minute, requests_per_unit: 10, align: first_hit}}
   - {key: free, rate_limit: {unlimited: true}}
@@ -97,12 +98,12 @@ def test_fixed_windows_are_kept_in_the_reference_implementations_keys(descriptor
     assert (charge.key, charge.algorithm) == (key, Algorithm.REFERENCE_WINDOW)
 
 
-OWN = ["sliding", "bucket", "multiple", "calendar", "first_hit"]
+OWN = ["sliding", "bucket", "multiple", "odd", "calendar", "first_hit"]
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_windows_that_it_has_not_are_kept_as_always(name):
-    """Another algorithm, several units, another beginning: in our own keys."""
+    """Another algorithm, several units, no unit, another beginning: in our own keys."""
     (charge,) = plan(on(f"{name}=1")).charges
     assert charge.key.startswith(b"{shop/%b=1}:" % name.encode())
     assert charge.algorithm is not Algorithm.REFERENCE_WINDOW

@@ -17,7 +17,7 @@ from ratelimit_svc.metrics.stats import Counter, Gauge, Stat, Timer
 from ratelimit_svc.metrics.times import TimesRead
 from ratelimit_svc.model import Entry
 from ratelimit_svc.statsd.lines import Lines, dog, plain
-from ratelimit_svc.statsd.mogrifiers import Mogrifier
+from ratelimit_svc.statsd.mogrifiers import Mogrifier, mogrify
 from ratelimit_svc.statsd.sender import MOST_UDP_BYTES, Sender, Where
 from ratelimit_svc.wire.client import Client, request
 from tests.waiting import PATIENCE, until
@@ -79,6 +79,26 @@ def text(lines: Lines, *stats: Stat) -> list[str]:
     for chunk in chunks:
         lines.note(chunk)
     return b"".join(chunk.data for chunk in chunks).decode().splitlines()
+
+
+def test_a_tag_is_one_level_of_a_plain_name() -> None:
+    """A dot in it would begin another."""
+    assert text(Lines(plain({"a.b": "c.d"}), most_bytes=100), Counter("n", 1)) == ["n.__a_b=c_d:1|c"]
+
+
+def test_a_chunk_may_be_full() -> None:
+    """Lines go together up to the very last byte, and no line is cut."""
+    lines = Lines(plain({}), most_bytes=len(b"n:1|c\n") * 2)
+    assert [chunk.data for chunk in lines.chunks([Counter(name, 1) for name in "abc"])] == [
+        b"a:1|c\nb:1|c\n",
+        b"c:1|c\n",
+    ]
+
+
+def test_a_group_that_stands_for_nothing_is_empty() -> None:
+    """In name and tags."""
+    mogrifier = Mogrifier(re.compile("a(x)?b"), "n_$1", {"tag": "$1"})
+    assert mogrify("ab", [mogrifier]) == ("n_", (("tag", ""),))
 
 
 # ── lines ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

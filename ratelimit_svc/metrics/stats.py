@@ -48,7 +48,7 @@ def stats(metrics: Metrics, *, shadow_mode: bool = False) -> Iterator[Stat]:
     """Return all numbers that are not 0. In any thread.
 
     Args:
-        metrics: has them; those that take an effort on a request's way only if it counts for the reference.
+        metrics: has them, if it counts for the reference implementation; else there are none.
         shadow_mode: whether nobody is denied (SHADOW_MODE).
     """
     for stat in _all(metrics, shadow_mode=shadow_mode):

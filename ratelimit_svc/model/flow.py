@@ -31,7 +31,7 @@ class Kind(Enum):
     CHECK = 1
     """Has no hits: asks whether anything remains, and counts nothing."""
     LOOK = 2
-    """Asks whether its hits would fit, and counts nothing: what a compared request meets and has no other window of."""
+    """Asks whether its hits would fit, and counts nothing: of a request that is compared, the rules that are not."""
     REFUND = 3
     """Gives its hits back, the oldest first, down to none. Always OK."""
     UNDO = 4

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ratelimit_svc import logs
 from ratelimit_svc.admin import compare, control, debug, http, process, recent
 from ratelimit_svc.admin.token import Token
-from ratelimit_svc.comparison import page
+from ratelimit_svc.comparison.page import describe
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics.page import Page
@@ -123,7 +123,7 @@ def _endpoints(
 ) -> Iterator[debug.Endpoint]:
     """What there is on the debug side."""
     yield recent.requests(recent=_recent(limiter, store), most=MOST_SHOWN)
-    yield from compare.endpoints(describe=partial(page.describe, limiter.comparison), reset=limiter.comparison.reset)
+    yield from compare.endpoints(describe=partial(describe, limiter.comparison), reset=limiter.comparison.reset)
     yield from process.endpoints(
         limits=lambda: listing.lines(state.rules) if state.rules else (), render_metrics=render_metrics
     )

@@ -220,6 +220,7 @@ async def test_keys_are_bounded_whatever_callers_send(monkeypatch: pytest.Monkey
     assert found["shop.other"] == "total 150 within 150"
     assert found["shop.day"] == "total 100 within 100"
     assert found["other"] == "unknown 100"
+    monkeypatch.setattr(reference, "MOST_CALLERS_KEYS", 60)  # there is room again, but not for a key that long
     found = await counted(limiter, "day=1", "tight=1", f"detailed={'x' * LONGEST_KEY}")
     assert found["shop.tight"] == found["shop.detailed_1"] == "total 1 within 1"
     assert len(found) == 50 + 6

@@ -19,6 +19,7 @@ from ratelimit_svc.model import Entry
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
 from ratelimit_svc.wire.calls import CallError
 from ratelimit_svc.wire.client import Client, request
+from tests.logged import log_of
 from tests.waiting import PATIENCE
 from tests.xds.ads import Listening, config, listening
 
@@ -81,10 +82,6 @@ async def until_it_listens(replica: Replica) -> None:
         return (await get(f"{replica.http}/healthcheck"))[0] in {200, 500}
 
     await until(listens, "it listens", within=60)
-
-
-def log_of(replica: Replica) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in replica.log.read_text().splitlines()]
 
 
 async def test_as_envoy_gateway_starts_it(tmp_path: Path, server: Listening) -> None:
