@@ -3,20 +3,15 @@
 The way of a request, and where to look:
 
     wire      bytes from Envoy, in and out           (wire/rls, wire/engine: grpcio or http2, wire/tls)
-    limiter   plan → batch → take → verdict          (read this first; its parts: options, plans, waiting, group_commit,
-                                                      verdicts, deadlines, unanswered, policy, owed, refusals,
-                                                      reference_keys, telling with response_headers)
+    limiter   plan → batch → take → verdict          (read this first: limiter/__init__, which says what its parts are)
     rules     which rules meet which descriptor      (rules/tables has every key; rules/load, rules/match, rules/watch)
     store     where windows are kept                 (store/memory, store/redis, store/keys)
     breaker   whether to call a store node at all    (pressure: whether this process itself keeps up; both count in a ring)
     windows   the arithmetic, in Python and in Lua   (windows/batch; sliding_window, fixed_window, token_bucket,
                                                       reference_window)
 
-    why a request was limited: rules/explain before it comes, recent and denials once it has, dynamic_metadata for
-    Envoy's log.
-
-    a second algorithm beside the one that decides: compared has what a request means by it, comparison counts how often the
-    two differ.
+    why a request was limited: rules/explain before it comes, recent and limiter/denials once it has,
+    limiter/dynamic_metadata for Envoy's log.
 
     xds has rules from a server instead of files, statsd tells a server what metrics count, tracing makes spans of sampled
     requests.

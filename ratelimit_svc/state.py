@@ -10,10 +10,10 @@ import structlog
 
 from ratelimit_svc import __version__, logs
 from ratelimit_svc.breaker import BreakerState
-from ratelimit_svc.denials import Denial
 from ratelimit_svc.errors import RulesError
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.denials import Denial
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.metrics.counts import Loop, OwedHits, StoreNode
 from ratelimit_svc.pressure import Pressure

@@ -5,18 +5,17 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ratelimit_svc import verdicts
 from ratelimit_svc.errors import StoreUnavailableError
-from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter import Limiter, verdicts
+from ratelimit_svc.limiter.options import Options
+from ratelimit_svc.limiter.waiting import Waiting
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import Entry, Grant, Line, Rule, Unit, Verdict
-from ratelimit_svc.options import Options
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import Domain, Node, RuleSet
 from ratelimit_svc.store import Store, Untaken
 from ratelimit_svc.store.memory import MemoryStore
-from ratelimit_svc.waiting import Waiting
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.client import request
 from tests.histories import START

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratelimit_svc.limiter.plans import _coalesces
 from ratelimit_svc.model import RULE_ALGORITHMS, Algorithm, Charge, Grant, Kind, Line, Overdraft, Role
-from ratelimit_svc.plans import _coalesces
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.windows import KEEP_BUDGET_US
 from ratelimit_svc.windows.batch import _open

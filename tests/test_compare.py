@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratelimit_svc.comparison import MOST_RULES
-from ratelimit_svc.comparison.page import describe
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.comparison import MOST_RULES
+from ratelimit_svc.limiter.comparison.page import describe
+from ratelimit_svc.limiter.plans import Planner
 from ratelimit_svc.metrics.counts import Compared
 from ratelimit_svc.model import MICROSECONDS, Algorithm, Code, Kind, Limit, Overdraft, Plan, Role, Rule, Unit
-from ratelimit_svc.plans import Planner
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet

@@ -2,9 +2,9 @@
 
 import pytest
 
-from ratelimit_svc.comparison.differences import MOST_ENTRIES, PARTS, Differences
+from ratelimit_svc.limiter.comparison.differences import MOST_ENTRIES, PARTS, Differences
+from ratelimit_svc.limiter.plans import Planner
 from ratelimit_svc.model import Algorithm, Align, Descriptor, Entry, Limit, Plan, Request, Rule, Unit
-from ratelimit_svc.plans import Planner
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.client import request
 from tests.histories import MINUTE, SECOND, START

@@ -14,10 +14,10 @@ from redis import Redis
 from ratelimit_svc.demo.parts import RedisServer, Replica
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.reference_keys import ReferencePlanner, not_shared
 from ratelimit_svc.metrics.counts import Compared
 from ratelimit_svc.model import Algorithm, Code, Descriptor, Entry, Limit, Plan, Request, Unit, Verdict
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2
-from ratelimit_svc.reference_keys import ReferencePlanner, not_shared
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet

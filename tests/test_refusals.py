@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.plans import Planner
+from ratelimit_svc.limiter.refusals import DENIAL_BYTES, EXPIRED_AT_ONCE, Refusals, most_in
 from ratelimit_svc.model import Algorithm, Code, Grant, Limit, Outcome, Overdraft, Plan, Role, Rule, Unit, Verdict
-from ratelimit_svc.plans import Planner
-from ratelimit_svc.refusals import DENIAL_BYTES, EXPIRED_AT_ONCE, Refusals, most_in
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.wire import rls

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from ratelimit_svc import logs
 from ratelimit_svc.admin import compare, control, debug, http, process, recent
 from ratelimit_svc.admin.token import Token
-from ratelimit_svc.comparison.page import describe
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.comparison.page import describe
 from ratelimit_svc.metrics.page import Page
 from ratelimit_svc.model import MICROSECONDS, Code
 from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted

@@ -14,13 +14,13 @@ from functools import partial
 from operator import attrgetter
 from time import perf_counter_ns
 
-from ratelimit_svc.comparison import ComparedBatch, Comparison
 from ratelimit_svc.errors import StoreUnavailableError
+from ratelimit_svc.limiter.comparison import ComparedBatch, Comparison
+from ratelimit_svc.limiter.owed import Debt, Owed
+from ratelimit_svc.limiter.waiting import WaitingLine, WaitingLines
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import Grant, Line
-from ratelimit_svc.owed import Debt, Owed
 from ratelimit_svc.store import MAX_CHARGES, MAX_LINES, Store, Untaken
-from ratelimit_svc.waiting import WaitingLine, WaitingLines
 
 _IS_COMPARED = attrgetter("plan.compared")
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import chain
 from sys import getsizeof
 
-from ratelimit_svc.compared import compare
 from ratelimit_svc.errors import BadRequestError
+from ratelimit_svc.limiter.compared import compare
 from ratelimit_svc.model import (
     MAX_HITS,
     Charge,

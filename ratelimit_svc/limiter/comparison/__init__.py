@@ -22,13 +22,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ratelimit_svc.comparison.differences import Differences
+from ratelimit_svc.limiter.comparison.differences import Differences
+from ratelimit_svc.limiter.verdicts import denying
+from ratelimit_svc.limiter.waiting import WaitingLine
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.metrics.counts import Compared
 from ratelimit_svc.model import BAD_KEY, Grant, Limit, Line, Plan, Role, Rule
 from ratelimit_svc.store import Untaken
-from ratelimit_svc.verdicts import denying
-from ratelimit_svc.waiting import WaitingLine
 
 MOST_RULES = 1_000
 """Rules of which more is known than the counters of metrics say: 16 kB each at most."""

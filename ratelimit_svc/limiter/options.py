@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ratelimit_svc.plans import Planner
+from ratelimit_svc.limiter.plans import Planner
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,8 +7,8 @@ reference implementation has no others. All other charges are counted as always,
 
 from collections.abc import Sequence
 
+from ratelimit_svc.limiter.plans import Planner
 from ratelimit_svc.model import BEGIN_AT_EPOCH, Algorithm, Charge, Descriptor, Entry, Limit, Plan, Request, Rule
-from ratelimit_svc.plans import Planner
 from ratelimit_svc.rules.match import Domain, RuleSet
 from ratelimit_svc.store.keys import reference_key
 from ratelimit_svc.windows.reference_window import base_of
