@@ -233,8 +233,8 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 def _counted(arguments: argparse.Namespace, rules: RuleSet, descriptors: Sequence[Sequence[Entry]]) -> Iterator[str]:
     """Say what a request that asks in this manner does to which windows."""
+    from ratelimit_svc.limiter.plans import Planner
     from ratelimit_svc.model import Descriptor, Limit, Request
-    from ratelimit_svc.plans import Planner
     from ratelimit_svc.rules.words import in_words
 
     hits = 0 if arguments.check else None

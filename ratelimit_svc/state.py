@@ -10,10 +10,10 @@ import structlog
 
 from ratelimit_svc import __version__, logs
 from ratelimit_svc.breaker import BreakerState
-from ratelimit_svc.denials import Denial
 from ratelimit_svc.errors import RulesError
 from ratelimit_svc.health import Health
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.denials import Denial
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.metrics.counts import Loop, OwedHits, StoreNode
 from ratelimit_svc.pressure import Pressure
@@ -66,6 +66,9 @@ class State:
     """What is logged now; LOG_LEVEL, until someone changes it."""
     rules_seen: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the rules were looked at: good or not, there is something to say."""
+
+    def __post_init__(self) -> None:
+        self.log_level = self.settings.log_level
 
     def on_store_up(self, warnings: list[str]) -> None:
         """Note that the store answers; again when what is away of it has changed."""
@@ -181,9 +184,6 @@ class State:
         else:
             log.info("statsd server is told", where=where)
 
-    def __post_init__(self) -> None:
-        self.log_level = self.settings.log_level
-
     def set_log_level(self, level: str) -> None:
         """Log from this level on, until it is changed again. Whichever of both shows more shows that, too."""
         before, self.log_level = self.log_level, level
@@ -250,7 +250,7 @@ class State:
 
     def _store_nodes(self) -> Mapping[str, StoreNode]:
         return {
-            address: StoreNode(node.breaker.state, node.breaker.opened, node.late, node.late_s, node.up)
+            address: StoreNode(node.breaker.state, node.breaker.opened, node.late, node.late_s, node.up, node.short)
             for address, node in self.nodes().items()
         }
 

@@ -5,12 +5,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ratelimit_svc import verdicts
 from ratelimit_svc.errors import StoreUnavailableError
-from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter import Limiter, verdicts
+from ratelimit_svc.limiter.options import Options
+from ratelimit_svc.limiter.waiting import Waiting
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import Entry, Grant, Line, Rule, Unit, Verdict
-from ratelimit_svc.options import Options
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import Domain, Node, RuleSet
@@ -107,6 +107,21 @@ async def tell(limiter: Limiter, data: bytes) -> Verdict:
     verdict = await limiter.ask(data)
     assert isinstance(verdict, Verdict)
     return verdict
+
+
+def submit(limiter: Limiter, data: bytes, told: list[tuple[bytes, Any]]) -> Waiting | None:
+    """Submit a request; when it is answered, it stands in `told` with its answer."""
+    return limiter.submit(data, lambda answer: told.append((data, answer)))
+
+
+async def send_all(limiter: Limiter, wave: Sequence[bytes]) -> list[tuple[bytes, Any]]:
+    """Submit requests in one turn of the loop, and return each with its answer, in the order of the answers."""
+    told: list[tuple[bytes, Any]] = []
+    for data in wave:
+        submit(limiter, data, told)
+    await settled(limiter)
+    assert sorted(data for data, _ in told) == sorted(wave)
+    return told
 
 
 async def settled(limiter: Limiter) -> None:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ratelimit_svc.limiter.plans import _coalesces
 from ratelimit_svc.model import RULE_ALGORITHMS, Algorithm, Charge, Grant, Kind, Line, Overdraft, Role
-from ratelimit_svc.plans import _coalesces
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.windows import KEEP_BUDGET_US
 from ratelimit_svc.windows.batch import _open
@@ -82,7 +82,8 @@ class Oracle:
                 self.held[one.key] = held + one.hits
                 if not one.hits and one.overdraft is Overdraft.AUTO:
                     self.budgets.add(one.key)
-            left = max(0, one.limit - self.held.get(one.key, 0))
+            left = one.limit - self.held.get(one.key, 0)
+            left = left if way == "over" else max(0, left)  # overdrawn by so many
             told.append(Told(way != "no", way in ("no", "over"), left, one.kind is Kind.REFUND))
         overdrawn = any(way == "over" and one.role is not Role.SHADOW for one, way in zip(charges, ways, strict=True))
         return True, overdrawn, told
@@ -365,7 +366,7 @@ def test_a_budget_is_overdrawn_once_and_then_denies(make):
     walk.ask(make("k", 5, hits=0, overdraft=Overdraft.AUTO))
     walk.ask(make("k", 5, hits=4, overdraft=Overdraft.AUTO))
     over = walk.ask(make("k", 5, hits=7, overdraft=Overdraft.AUTO))
-    assert (over.granted, over.overdrawn, over.outcomes[0].remaining) == (1, True, 0)
+    assert (over.granted, over.overdrawn, over.outcomes[0].remaining) == (1, True, -6)
     assert over.outcomes[0].fits_in_us > 0
     assert walk.windows[b"k"].total == 11
     assert not walk.passes(make("k", 5, hits=7, overdraft=Overdraft.AUTO))
@@ -508,6 +509,15 @@ def test_budgets_of_each_window_length_are_kept_apart():
     walk.ask(charge("day", 5, hits=0, window=DAY, overdraft=Overdraft.AUTO))
     assert not walk.passes(charge("minute", 5, hits=9, overdraft=Overdraft.AUTO))
     assert walk.passes(charge("day", 5, hits=9, window=DAY, overdraft=Overdraft.AUTO))
+
+
+@ALGORITHMS
+def test_a_look_is_in_the_way_of_what_follows_it(make):
+    """In its own request, as the hits would be that it stands for: what finds no room behind it is over. It leaves nothing behind."""
+    walk = Walk()
+    grant = walk.ask(make("k", 1, kind=Kind.LOOK), make("k", 1, role=Role.SHADOW))
+    assert (grant.granted, [outcome.fits_in_us > 0 for outcome in grant.outcomes]) == (1, [False, True])
+    assert walk.passes(make("k", 1))
 
 
 def test_what_was_charged_is_not_waited_for_twice():

@@ -12,7 +12,7 @@ from ratelimit_svc.model import Algorithm, Code, Limit, Overdraft, Role, Rule, U
 from ratelimit_svc.store import MAX_CHARGES, MAX_LINES
 from ratelimit_svc.store.memory import MemoryStore
 from tests.histories import MINUTE, SECOND
-from tests.limiting import Answers, asks, make, rules_of, sends, settled, tell
+from tests.limiting import Answers, asks, make, rules_of, send_all, sends, settled, tell
 
 KINDS = (
     asks("tenant=a"),
@@ -101,10 +101,6 @@ EVERY_KIND = (
 EXAMPLES = count()
 
 
-def _note(told: list[tuple[bytes, Any]], data: bytes, answer: Any) -> None:
-    told.append((data, answer))
-
-
 def _without_buckets_resets(verdict: Verdict) -> Verdict:
     """The verdict without the resets of what passed a bucket."""
     statuses = (
@@ -127,12 +123,7 @@ async def test_requests_of_every_kind_in_waves_are_told_what_one_after_another_t
     limiter = make(store, rules=ALL_SORTS, key_prefix=f"{next(EXAMPLES)}:")  # each example has windows of its own
     alone = make(MemoryStore(clock), rules=ALL_SORTS)
     for wave in waves:
-        told: list[tuple[bytes, Any]] = []
-        for data in wave:
-            limiter.submit(data, partial(_note, told, data))
-        await settled(limiter)
-        assert sorted(data for data, _ in told) == sorted(wave)
-        for data, verdict in told:
+        for data, verdict in await send_all(limiter, wave):
             one = await tell(alone, data)
             assert _without_buckets_resets(verdict) == _without_buckets_resets(one)
             for status, alone_status in zip(verdict.statuses, one.statuses, strict=True):

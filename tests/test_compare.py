@@ -1,7 +1,6 @@
 """Comparing algorithms: the other one counts what it would if it decided, and what decides is what it is without."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
@@ -9,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratelimit_svc.comparison import MOST_RULES
-from ratelimit_svc.comparison.page import describe
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.comparison import MOST_RULES
+from ratelimit_svc.limiter.comparison.page import describe
+from ratelimit_svc.limiter.plans import Planner
 from ratelimit_svc.metrics.counts import Compared
 from ratelimit_svc.model import MICROSECONDS, Algorithm, Code, Kind, Limit, Overdraft, Plan, Role, Rule, Unit
-from ratelimit_svc.plans import Planner
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
@@ -25,7 +24,7 @@ from ratelimit_svc.store.redis.spread import SpreadStore
 from ratelimit_svc.windows.batch import Window
 from ratelimit_svc.wire import rls
 from tests.histories import MINUTE, SECOND, START
-from tests.limiting import asks, make, rules_of, sends, settled, tell
+from tests.limiting import asks, make, rules_of, send_all, sends, tell
 from tests.test_twins import fields_of
 from tests.waiting import until
 
@@ -112,20 +111,6 @@ WAVES = st.lists(
 """Requests that come together, and the time until the next come."""
 
 
-def _note(told: list[tuple[bytes, Any]], data: bytes, answer: Any) -> None:
-    told.append((data, answer))
-
-
-async def send(limiter: Limiter, wave: Sequence[bytes]) -> list[tuple[bytes, Any]]:
-    """Send requests at one moment, and return what each was told, in the order of the answers."""
-    told: list[tuple[bytes, Any]] = []
-    for data in wave:
-        limiter.submit(data, partial(_note, told, data))
-    await settled(limiter)
-    assert len(told) == len(wave)
-    return told
-
-
 async def held(store: AnyStore, key: bytes, like: Window) -> list[object] | None:
     """What is stored of a window."""
     if isinstance(store, MemoryStore):
@@ -179,8 +164,8 @@ async def test_both_worlds_are_what_they_would_be_alone(store, clock, waves):
     other = make(other_store, rules=compared(enforce=True), clock=clock)
     names = names_beside()
     for wave, passes in waves:
-        assert await send(both, wave) == await send(alone, wave)
-        await send(other, wave)
+        assert await send_all(both, wave) == await send_all(alone, wave)
+        await send_all(other, wave)
         await same_windows(store, prefix, alone_store, {})
         await same_windows(store, prefix, other_store, names)
         clock.now += passes
@@ -208,8 +193,8 @@ async def test_windows_in_several_slots_are_compared_as_well(store, clock, reque
     alone = make(MemoryStore(clock), rules=compared(compare=False, tenant=None), clock=clock)
     other = make(MemoryStore(clock), rules=compared(enforce=True, tenant=None), clock=clock)
     for data, passes in requests:
-        mine, _ = await send(both, [data]), await send(other, [data])
-        (_, expected), (_, verdict) = (await send(alone, [data]))[0], mine[0]
+        mine, _ = await send_all(both, [data]), await send_all(other, [data])
+        (_, expected), (_, verdict) = (await send_all(alone, [data]))[0], mine[0]
         assert verdict.code is expected.code
         clock.now += passes
     for rule, counts in both._metrics.rules.items():
@@ -249,7 +234,7 @@ async def test_a_burst_over_a_minutes_boundary(store, clock):
 
     async def at(second: float) -> list[Code]:
         clock.now = MINUTE_BEGINS + int(second * MICROSECONDS)
-        return [verdict.code for _, verdict in await send(limiter, five)]
+        return [verdict.code for _, verdict in await send_all(limiter, five)]
 
     assert await at(58) == [Code.OK] * 5
     assert counts_of(limiter) == Compared(both_allow=5)
@@ -277,11 +262,11 @@ async def test_requests_that_go_together_are_compared_one_by_one(held_store, clo
     """Of equal requests in one line each way the first pass: two here, four there."""
     limiter = make(held_store, rules=ONE_RULE, clock=clock)
     clock.now = MINUTE_BEGINS - SECOND
-    await send(limiter, [asks("tenant=acme")] * 3)
+    await send_all(limiter, [asks("tenant=acme")] * 3)
     clock.now = MINUTE_BEGINS
-    await send(limiter, [asks("tenant=acme")])  # 4 in the sliding window, 1 in the fixed one
+    await send_all(limiter, [asks("tenant=acme")])  # 4 in the sliding window, 1 in the fixed one
     held_store.batches.clear()
-    await send(limiter, [asks("tenant=acme")] * 7)
+    await send_all(limiter, [asks("tenant=acme")] * 7)
     assert [[line.n for line in batch] for batch in held_store.batches] == [[7, 7]]
     assert counts_of(limiter) == Compared(both_allow=4 + 1, only_enforced_denies=3, both_deny=3)
 
@@ -311,17 +296,17 @@ async def test_rules_that_are_not_compared_are_the_same_for_both(store, clock):
     limiter = make(store, rules=BESIDE, clock=clock)
     clock.now = MINUTE_BEGINS + 58 * SECOND
     together = asks("compared=a", "other=b")
-    await send(limiter, [together] * 3)
+    await send_all(limiter, [together] * 3)
     assert counts_of(limiter, "shop/compared") == Compared(both_allow=3)
     clock.now = MINUTE_BEGINS + 60 * SECOND
-    await send(limiter, [together] * 2)
+    await send_all(limiter, [together] * 2)
     assert counts_of(limiter, "shop/compared") == Compared(both_allow=3, only_enforced_denies=2)
     assert limiter._metrics.rules["shop/other"].hits.allowed == 3  # the other world has not counted there
-    await send(limiter, [asks("other=b")] * 2)  # now it is full
+    await send_all(limiter, [asks("other=b")] * 2)  # now it is full
     clock.now = MINUTE_BEGINS + 180 * SECOND
-    await send(limiter, [together] * 4)
+    await send_all(limiter, [together] * 4)
     assert counts_of(limiter, "shop/compared") == Compared(both_allow=7, only_enforced_denies=2)
-    await send(limiter, [asks("compared=a")] * 4)
+    await send_all(limiter, [asks("compared=a")] * 4)
     assert counts_of(limiter, "shop/compared") == Compared(both_allow=10, only_enforced_denies=2, both_deny=1)
     assert limiter._metrics.rules["shop/other"].compared is None
 
@@ -330,16 +315,18 @@ async def test_quotas_and_shadows_are_compared(clock):
     """A quota denies if all of the request's do; a shadow, where it would."""
     limiter = make(MemoryStore(clock), rules=BESIDE, clock=clock)
     clock.now = MINUTE_BEGINS + 58 * SECOND
-    await send(limiter, [asks("quota=a", "other_quota=a")] * 2)
+    await send_all(limiter, [asks("quota=a", "other_quota=a")] * 2)
     clock.now = MINUTE_BEGINS + 60 * SECOND
-    await send(limiter, [asks("quota=a", "other_quota=a")])  # here only the other quota has room: it passes both ways
+    await send_all(
+        limiter, [asks("quota=a", "other_quota=a")]
+    )  # here only the other quota has room: it passes both ways
     assert counts_of(limiter, "shop/quota") == Compared(both_allow=3)
-    await send(limiter, [asks("quota=a", "other_quota=a")] * 2)
+    await send_all(limiter, [asks("quota=a", "other_quota=a")] * 2)
     assert counts_of(limiter, "shop/quota") == Compared(both_allow=3, only_enforced_denies=1, both_deny=1)
     clock.now = MINUTE_BEGINS + 118 * SECOND
-    await send(limiter, [asks("shadow=a")] * 2)
+    await send_all(limiter, [asks("shadow=a")] * 2)
     clock.now = MINUTE_BEGINS + 120 * SECOND
-    verdicts = await send(limiter, [asks("shadow=a")] * 3)
+    verdicts = await send_all(limiter, [asks("shadow=a")] * 3)
     assert [verdict.code for _, verdict in verdicts] == [Code.OK] * 3
     assert counts_of(limiter, "shop/shadow") == Compared(both_allow=2, only_enforced_denies=2, both_deny=1)
 
@@ -348,15 +335,15 @@ async def test_checks_refunds_and_costs_that_overdraw_are_compared(clock):
     """A fixed window's check passes at the limit. A cost that overdraws is told OVER_LIMIT: it is a denial here."""
     limiter = make(MemoryStore(clock), rules=BESIDE, clock=clock)
     clock.now = MINUTE_BEGINS + SECOND
-    await send(limiter, [sends("tokens check")])
-    await send(limiter, [sends("tokens 10")])
-    await send(limiter, [sends("tokens check")])
+    await send_all(limiter, [sends("tokens check")])
+    await send_all(limiter, [sends("tokens 10")])
+    await send_all(limiter, [sends("tokens check")])
     assert counts_of(limiter, "shop/tokens") == Compared(both_allow=2, only_enforced_denies=1)
-    await send(limiter, [sends("tokens refund 4")])
-    await send(limiter, [sends("tokens 9")])  # overdrawn here and there
+    await send_all(limiter, [sends("tokens refund 4")])
+    await send_all(limiter, [sends("tokens 9")])  # overdrawn here and there
     assert counts_of(limiter, "shop/tokens") == Compared(both_allow=3, only_enforced_denies=1, both_deny=1)
     clock.now = MINUTE_BEGINS + MINUTE
-    await send(limiter, [sends("tokens check")])
+    await send_all(limiter, [sends("tokens check")])
     assert counts_of(limiter, "shop/tokens") == Compared(both_allow=3, only_enforced_denies=2, both_deny=1)
 
 
@@ -364,9 +351,9 @@ async def test_a_limit_that_a_request_brings_along_is_compared_under_its_own_nam
     """It counts in the rule's windows, of either algorithm."""
     limiter = make(MemoryStore(clock), rules=compared(), clock=clock)
     clock.now = MINUTE_BEGINS - SECOND
-    await send(limiter, [sends("d0 1")] * 3)
+    await send_all(limiter, [sends("d0 1")] * 3)
     clock.now = MINUTE_BEGINS
-    await send(limiter, [sends("d0 1 of own 4")] * 5)
+    await send_all(limiter, [sends("d0 1 of own 4")] * 5)
     assert counts_of(limiter, "shop/d0#0") == Compared(both_allow=3)
     assert counts_of(limiter, "shop/d0#0#override") == Compared(both_allow=1, only_enforced_denies=3, both_deny=1)
     assert limiter.comparison.rules["shop/d0#0#override"].compared.requests_per_unit == 4
@@ -375,7 +362,7 @@ async def test_a_limit_that_a_request_brings_along_is_compared_under_its_own_nam
 async def test_limits_brought_along_without_a_rule_are_compared_with_the_processes(clock):
     """As they are counted by the process's default, so are they compared."""
     limiter = make(MemoryStore(clock), rules=rules_of(compare=FIXED), clock=clock)
-    await send(limiter, [sends("d0 1 of own 4")] * 5)
+    await send_all(limiter, [sends("d0 1 of own 4")] * 5)
     assert counts_of(limiter, "shop#override") == Compared(both_allow=4, both_deny=1)
 
 
@@ -386,23 +373,23 @@ async def test_without_the_store_nothing_is_compared_and_only_what_decides_is_ow
     """This replica's share is no algorithm's answer: such requests are counted by themselves."""
     limiter = make(held, rules=ONE_RULE, clock=clock)
     held.away = True
-    await send(limiter, [asks("tenant=acme")] * 7)
+    await send_all(limiter, [asks("tenant=acme")] * 7)
     held.away = False
     known = limiter.comparison.rules["shop/tenant"]
     assert (known.counts, known.without_store) == (Compared(), 7)
     assert [key.endswith(b":f") for key in limiter.owed._debts] == [False]
-    await send(limiter, [asks("tenant=acme")])
+    await send_all(limiter, [asks("tenant=acme")])
     assert counts_of(limiter) == Compared(only_enforced_denies=1)  # what was owed, only the enforced window has
 
 
 async def test_denials_are_not_told_from_memory(held, clock):
     """Else a flood of them would hide what the other algorithm says; other rules' still are."""
     limiter = make(held, rules=BESIDE, clock=clock, denial_memory_keys=100)
-    await send(limiter, [asks("compared=a")] * 9)
-    await send(limiter, [asks("other=a")] * 9)
+    await send_all(limiter, [asks("compared=a")] * 9)
+    await send_all(limiter, [asks("other=a")] * 9)
     held.batches.clear()
-    await send(limiter, [asks("compared=a")] * 9)
-    await send(limiter, [asks("other=a")] * 9)
+    await send_all(limiter, [asks("compared=a")] * 9)
+    await send_all(limiter, [asks("other=a")] * 9)
     assert len(held.batches) == 1
     await until(lambda: limiter._metrics.denied_from_memory == 9)  # counted in the loop's next turn
     assert counts_of(limiter, "shop/compared") == Compared(both_allow=3, both_deny=15)
@@ -414,7 +401,7 @@ async def test_a_spoilt_key_beside_harms_nobody(store, clock):
     limiter = make(store, rules=ONE_RULE, clock=clock)
     beside = b"{acme}shop/tenant=acme:s60000000:f"
     await store.command(beside, b"LPUSH", beside, b"not ours")
-    verdicts = await send(limiter, [asks("tenant=acme")] * 6)
+    verdicts = await send_all(limiter, [asks("tenant=acme")] * 6)
     assert [verdict.code for _, verdict in verdicts] == [Code.OK] * 5 + [Code.OVER_LIMIT]
     assert limiter.comparison.rules["shop/tenant"].counts == Compared()
     assert limiter._metrics.store_failures.bad_key == 0
@@ -449,7 +436,7 @@ def test_what_is_not_compared_is_looked_at_and_no_more():
 async def test_rules_that_stay_keep_what_is_known_and_others_lose_it(clock):
     """A changed limit is another limit."""
     limiter = make(MemoryStore(clock), rules=compared(), clock=clock)
-    await send(limiter, [sends("d0 1"), sends("d1 1")])
+    await send_all(limiter, [sends("d0 1"), sends("d1 1")])
     stays, changes = compared().rules[0], compared().rules[1]
     assert changes.limit is not None
     changed = Rule("shop/d1#0", minutely(8, FIXED), compared=minutely(8))
@@ -467,12 +454,12 @@ async def test_what_is_kept_is_bounded(clock):
     rules = rules_of(*((Rule(f"shop/d{at}", minutely(0), compared=minutely(1, FIXED)),) for at in range(many)))
     limiter = make(MemoryStore(clock), rules=rules, clock=clock)
     for at in range(many):
-        await send(limiter, [sends(f"d{at} 1")])
+        await send_all(limiter, [sends(f"d{at} 1")])
     assert len(limiter.comparison.rules) == MOST_RULES
     assert limiter._metrics.rules[f"shop/d{many - 1}"].compared == Compared(only_enforced_denies=1)
     for turn in range(50):
         clock.now += MINUTE
-        await send(limiter, [asks(f"d0={turn}" + "é" * 9_000)])
+        await send_all(limiter, [asks(f"d0={turn}" + "é" * 9_000)])
     (told,) = describe(limiter.comparison, rule="shop/d0")["rules"]
     assert told["only_enforced_denies"] == 51
     assert [len(each["entries"][0]) for each in told["examples"]] == [100] * 5
@@ -480,3 +467,15 @@ async def test_what_is_kept_is_bounded(clock):
     clock.now += 55 * MINUTE
     assert len(describe(limiter.comparison, rule="shop/d0")["rules"][0]["by_minute"]) == 5
     assert len(describe(limiter.comparison, most=7)["rules"]) == 7
+
+
+async def test_examples_are_a_second_apart(clock):
+    """So that those that are kept do not all tell of the same moment."""
+    rules = rules_of((Rule("shop/d0", minutely(0), compared=minutely(9, FIXED)),))
+    limiter = make(MemoryStore(clock), rules=rules, clock=clock)
+    for value in ("first", "too soon", "second"):
+        await send_all(limiter, [asks(f"d0={value}")])
+        clock.now += SECOND // 2
+    (told,) = describe(limiter.comparison)["rules"]
+    assert told["only_enforced_denies"] == 3
+    assert [each["entries"] for each in told["examples"]] == [["d0=second"], ["d0=first"]]

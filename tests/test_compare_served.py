@@ -11,6 +11,7 @@ from ratelimit_svc.admin.token import Token
 from ratelimit_svc.demo.parts import Replica
 from ratelimit_svc.model import Code, Entry
 from ratelimit_svc.wire.client import Client, request
+from tests.waiting import PATIENCE
 
 RULES = """
 domain: shop
@@ -32,9 +33,9 @@ async def test_a_replica_compares(tmp_path, redis_server):
     """With COMPARE every rule is compared that is not counted so; a fixed window's check passes at the limit, a sliding one's does not."""
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
-    env = {"COMPARE": "fixed_window", "DEBUG_TOKEN": "s3cret-and-long-enough", "CACHE_KEY_PREFIX": "served:"}
+    env = PATIENCE | {"COMPARE": "fixed_window", "DEBUG_TOKEN": "s3cret-and-long-enough", "CACHE_KEY_PREFIX": "served:"}
     async with Replica(tmp_path / "replica", rules=rules, redis_url=redis_server.url, env=env) as replica:
-        with Client(replica.address, timeout_s=5) as client:
+        with Client(replica.address, timeout_s=30) as client:
             told = [int(client.ask(request("shop", ACME[:1])).overall_code) for _ in range(3)]
             check = request("shop", ACME)
             for descriptor in check.descriptors:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratelimit_svc.deadlines import MOST_AT_ONCE, SHORTEST_MS, Deadlines, in_steps
+from ratelimit_svc.limiter.deadlines import MOST_AT_ONCE, SHORTEST_MS, Deadlines, in_steps
 from tests.limiting import Answers, asks, make, settled
 from tests.waiting import until
 

@@ -14,6 +14,7 @@ from ratelimit_svc.demo.parts import Replica
 from ratelimit_svc.model import Entry
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.wire.client import Client, request
+from tests.logged import log_of, logged
 
 RULES = """
 domain: shop
@@ -94,10 +95,7 @@ async def test_denials_are_logged_but_not_all_of_them(tmp_path, rules):
     env = {"LOG_FORMAT": "json", "DENIAL_LOG_INTERVAL": "1h"}
     async with Replica(tmp_path / "replica", rules=rules, env=env) as replica:
         ask(replica, Entry("tenant", "acme"), times=20)
-        denied = [
-            line for line in map(json.loads, replica.log.read_text().splitlines()) if line["@message"] == "denied"
-        ]
-    (one,) = denied
+        (one,) = logged(replica, "denied")
     assert 3540 <= one.pop("reset_s") <= 3660
     assert {name: one[name] for name in ("rule", "tenant", "limit", "window", "hits", "remaining", "others")} == {
         "rule": "shop/tenant",
@@ -129,8 +127,7 @@ async def test_warnings_of_rules_are_logged_once(tmp_path, rules):
             return await replica.metric("ratelimit_svc_rules_loads_total", result="ok") >= 2
 
         await until(reloaded, "the new rules are loaded")
-        lines = [json.loads(line) for line in replica.log.read_text().splitlines()]
-        told = [line["finding"] for line in lines if line["@message"].startswith("rules: this does not")]
+        told = [line["finding"] for line in logged(replica, "rules: this does not")]
         assert told == [finding for finding in told if "`unit`" in finding or "'unit'" in finding]
         assert len(told) == 1
         async with aiohttp.ClientSession() as session, session.get(f"{replica.http}/healthcheck?verbose") as answer:
@@ -202,7 +199,7 @@ async def change(replica: Replica, path: str, token: str | None = None, **option
 
 
 def says(replica: Replica) -> list[str]:
-    return [json.loads(line)["@message"] for line in replica.log.read_text().splitlines()]
+    return [line["@message"] for line in log_of(replica)]
 
 
 async def test_the_log_level_is_changed_by_who_has_the_token(tmp_path, rules):

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from ratelimit_svc.denials import Denial, Denials
+from ratelimit_svc.limiter.denials import Denial, Denials
+from ratelimit_svc.limiter.plans import Planner
 from ratelimit_svc.model import Grant, Limit, Outcome, Plan, Role, Rule, Unit
-from ratelimit_svc.plans import Planner
 from ratelimit_svc.wire import rls
 from tests.limiting import asks, make, rules_of, sends, tell
 

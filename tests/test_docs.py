@@ -10,7 +10,7 @@ import yaml
 
 from ratelimit_svc.admin import compare, control, process, recent
 from ratelimit_svc.cli import _parser
-from ratelimit_svc.denials import Denial
+from ratelimit_svc.limiter.denials import Denial
 from ratelimit_svc.metrics import page as metrics_page
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from google.protobuf.json_format import MessageToDict
 
-from ratelimit_svc import dynamic_metadata, verdicts
+from ratelimit_svc.limiter import dynamic_metadata, verdicts
+from ratelimit_svc.limiter.plans import Planner
 from ratelimit_svc.model import (
     Code,
     Descriptor,
@@ -22,7 +23,6 @@ from ratelimit_svc.model import (
     Verdict,
 )
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
-from ratelimit_svc.plans import Planner
 from ratelimit_svc.wire import rls
 from tests.limiting import make, rules_of, sends, tell
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ratelimit_svc.go_flags import Flag, FlagError, HelpAsked, parse, usage
+from ratelimit_svc.shims.go_flags import Flag, FlagError, HelpAsked, parse, usage
 
 FLAGS = {
     "address": Flag("whom to ask", "localhost:1"),

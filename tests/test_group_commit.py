@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from ratelimit_svc.deadlines import MOST_AT_ONCE
 from ratelimit_svc.errors import StoreUnavailableError
+from ratelimit_svc.limiter.deadlines import MOST_AT_ONCE
+from ratelimit_svc.limiter.waiting import MAX_REQUESTS
 from ratelimit_svc.model import Code, Grant
 from ratelimit_svc.store import Untaken
 from ratelimit_svc.store.memory import MemoryStore
-from ratelimit_svc.waiting import MAX_REQUESTS
 from tests.limiting import Answers, asks, make, settled
 
 

@@ -6,8 +6,8 @@ import tracemalloc
 
 import pytest
 
-from ratelimit_svc import verdicts
 from ratelimit_svc.errors import BadRequestError
+from ratelimit_svc.limiter import verdicts
 from ratelimit_svc.model import Code, Entry, Limit, Rule, Status, Unit, Verdict
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load

@@ -79,6 +79,17 @@ def test_a_file() -> None:
     assert len(found[2].buckets) == 11
 
 
+def test_the_kind_of_match_has_a_default() -> None:
+    """The file's own, which each mapping may differ from."""
+    mapper = mapper_of(r"""
+        defaults: {match_type: regex}
+        mappings:
+          - {match: 'x(.)', name: "by_regex_$1"}
+          - {match: "a.*", match_type: glob, name: "by_glob_$1"}
+    """)
+    assert (mapped(mapper, "b.xy"), mapped(mapper, "a.xy")) == ("by_regex_y", "by_glob_xy")
+
+
 WRONG = {
     "mappings: [{match: a.*b, name: x}]": "conf.yaml:1: mappings[0]: `match` 'a.*b' is no glob: each part between dots is `*`",
     "mappings: [{match: '(', name: x, match_type: regex}]": "`match` '(' is no regular expression: missing )",
@@ -131,6 +142,19 @@ def test_times_are_a_histogram() -> None:
     assert name.format("bucket", ',le="10"', 8) in expose([timer], Mapper(usual(milliseconds=True)))
 
 
+def test_times_that_become_one_series_are_summed() -> None:
+    """Bucket by bucket."""
+    mapper = mapper_of("mappings: [{match: '*', name: same, buckets: [1, 5]}]")
+    timers = [Timer("a", TimesRead({1: 2}, 2.0)), Timer("b", TimesRead({0: 1, 4: 1, 9: 1}, 13.0))]
+    assert expose(timers, mapper).splitlines()[2:] == [
+        'same_bucket{le="1"} 3',
+        'same_bucket{le="5"} 4',
+        'same_bucket{le="+Inf"} 5',
+        "same_sum 15.0",
+        "same_count 5",
+    ]
+
+
 def test_tags_are_labels_of_all() -> None:
     """The reference makes them a part of each name, and its mapping then fits nothing."""
     mapper = Mapper(usual(), {"env": "prod"})
@@ -174,6 +198,10 @@ def test_what_is_zero_is_not_told() -> None:
     }
 
 
+SHORT = {"c": StoreNode(0, 0, 0, 0, short=True), "d": StoreNode(0, 0, 0, 0, short=True)}
+"""What REDIS_PERSECOND adds."""
+
+
 def test_every_number() -> None:
     """Each of the process's, by the reference's name."""
     metrics = Metrics()
@@ -182,7 +210,7 @@ def test_every_number() -> None:
     metrics.policy_decisions.local = metrics.policy_decisions.error = 1
     metrics.rules_loads.ok, metrics.rules_loads.failed = 5, 6
     metrics.gauges.health_checks = lambda: 7
-    metrics.gauges.nodes = lambda: {"a": StoreNode(0, 0, 0, 0), "b": StoreNode(0, 0, 0, 0, up=False)}
+    metrics.gauges.nodes = lambda: {"a": StoreNode(0, 0, 0, 0), "b": StoreNode(0, 0, 0, 0, up=False)} | SHORT
     metrics.gauges.denials_remembered = lambda: 8
     counts.times.note([0.0, 0.001], 0.0025)
     assert told(metrics, shadow_mode=True) == {
@@ -194,6 +222,7 @@ def test_every_number() -> None:
         "ratelimit_server.ShouldRateLimit.total_requests": 9,
         "ratelimit_server.Check.total_requests": 7,
         "ratelimit.redis_pool.cx_active": 1,
+        "ratelimit.redis_per_second_pool.cx_active": 2,
         "ratelimit.localcache.entryCount": 8,
         "ratelimit.localcache.hitCount": 4,
     }

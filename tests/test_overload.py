@@ -5,11 +5,11 @@ from math import inf
 
 import pytest
 
+from ratelimit_svc.limiter.plans import Planner
+from ratelimit_svc.limiter.waiting import MAX_REQUESTS, Waiting, WaitingLines
 from ratelimit_svc.model import Code
-from ratelimit_svc.plans import Planner
 from ratelimit_svc.pressure import Pressure
 from ratelimit_svc.store.memory import MemoryStore
-from ratelimit_svc.waiting import MAX_REQUESTS, Waiting, WaitingLines
 from ratelimit_svc.wire import rls
 from tests.limiting import Answers, asks, make, rules_of, sends, settled, tell
 from tests.waiting import until

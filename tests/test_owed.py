@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.owed import LOOKED_AT, Debt, Owed
 from ratelimit_svc.model import MAX_HITS, Code, Grant, Line
-from ratelimit_svc.owed import LOOKED_AT, Debt, Owed
 from ratelimit_svc.store import MAX_CHARGES, Untaken
 from ratelimit_svc.store.memory import MemoryStore
 from tests.histories import MINUTE, SECOND, START, charge

@@ -3,6 +3,8 @@
 import pytest
 
 from ratelimit_svc.errors import BadRequestError
+from ratelimit_svc.limiter.plans import LONGEST_LABEL, STALE_AT_ONCE, PlanMemory, Planner
+from ratelimit_svc.limiter.policy import local_share
 from ratelimit_svc.model import (
     MAX_HITS,
     Algorithm,
@@ -19,8 +21,6 @@ from ratelimit_svc.model import (
     Rule,
     Unit,
 )
-from ratelimit_svc.plans import LONGEST_LABEL, STALE_AT_ONCE, PlanMemory, Planner
-from ratelimit_svc.policy import local_share
 from ratelimit_svc.rules.match import Domain, Node, RuleSet
 from ratelimit_svc.store import MAX_CHARGES
 from tests.limiting import rules_of

@@ -4,13 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_svc.errors import SettingsError, StoreUnavailableError
-from ratelimit_svc.settings import Settings
+from ratelimit_svc.errors import StoreUnavailableError
 from ratelimit_svc.store.redis.where import NOBODY, Address, Kind, Login, Tls, Where
-
-
-def read(**environ: str) -> Settings:
-    return Settings.from_environment(environ)
+from tests import environment
+from tests.environment import read
 
 
 def where(**environ: str) -> Where:
@@ -21,9 +18,7 @@ def where(**environ: str) -> Where:
 
 def refused(**environ: str) -> str:
     """Return the text that a wrong setting is refused with; it never has the secret in it."""
-    with pytest.raises(SettingsError) as error:
-        read(**environ)
-    text = str(error.value)
+    text = environment.refused(**environ)
     assert "sec" not in text.replace("persecond", "").replace("PERSECOND", "")
     return text
 
@@ -378,6 +373,7 @@ def test_a_second_redis(pem: str, tmp_path: Path) -> None:
         sentinel_login=Login("me", "other"),
         tls=Tls(ca=Path(pem)),
         connect_timeout_s=2,
+        short=True,
     )
 
 

@@ -14,10 +14,10 @@ from redis import Redis
 from ratelimit_svc.demo.parts import RedisServer, Replica
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.reference_keys import ReferencePlanner, not_shared
 from ratelimit_svc.metrics.counts import Compared
 from ratelimit_svc.model import Algorithm, Code, Descriptor, Entry, Limit, Plan, Request, Unit, Verdict
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2
-from ratelimit_svc.reference_keys import ReferencePlanner, not_shared
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
@@ -29,7 +29,7 @@ from ratelimit_svc.store.redis.spread import SpreadStore
 from ratelimit_svc.wire.client import Client, request
 from tests.histories import SECOND, START
 from tests.limiting import Recording, asks, make, sends, settled, tell
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 RULES = """
 domain: shop
@@ -46,6 +46,7 @@ descriptors:
   - {key: sliding, rate_limit: {unit: minute, requests_per_unit: 10, algorithm: sliding_window}}
   - {key: bucket, rate_limit: {unit: minute, requests_per_unit: 10, algorithm: token_bucket}}
   - {key: multiple, rate_limit: {unit: minute, unit_multiplier: 5, requests_per_unit: 10}}
+  - {key: odd, rate_limit: {per: 1500ms, requests_per_unit: 10}}
   - {key: calendar, rate_limit: {unit: month, requests_per_unit: 10, align: calendar}}
   - {key: first_hit, rate_limit: {unit: minute, requests_per_unit: 10, align: first_hit}}
   - {key: free, rate_limit: {unlimited: true}}
@@ -97,12 +98,12 @@ def test_fixed_windows_are_kept_in_the_reference_implementations_keys(descriptor
     assert (charge.key, charge.algorithm) == (key, Algorithm.REFERENCE_WINDOW)
 
 
-OWN = ["sliding", "bucket", "multiple", "calendar", "first_hit"]
+OWN = ["sliding", "bucket", "multiple", "odd", "calendar", "first_hit"]
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_windows_that_it_has_not_are_kept_as_always(name):
-    """Another algorithm, several units, another beginning: in our own keys."""
+    """Another algorithm, several units, no unit, another beginning: in our own keys."""
     (charge,) = plan(on(f"{name}=1")).charges
     assert charge.key.startswith(b"{shop/%b=1}:" % name.encode())
     assert charge.algorithm is not Algorithm.REFERENCE_WINDOW
@@ -335,14 +336,10 @@ async def test_a_replica_counts_beside_the_reference_implementation(valkey_serve
     """The real process, in real time: in each second ten pass, whoever of the two is asked; and it says what is not shared."""
     file = tmp_path / "rules.yaml"
     file.write_text(RULES)
-    env = {
+    env = PATIENCE | {
         "REDIS_KEY_FORMAT": "reference",
         "DEFAULT_ALGORITHM": "fixed_window",
         "CACHE_KEY_PREFIX": "p:",
-        "LOOP_LAG": "0s",
-        "QUEUE_AGE": "10s",
-        "STORE_TIMEOUT": "5s",
-        "BREAKER_LATENCY": "5s",
     }
     theirs = Theirs(windows, lambda: time.time_ns() // 1000)
     passed = Counter[int]()

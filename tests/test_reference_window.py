@@ -94,7 +94,7 @@ def test_a_cost_that_does_not_fit_counts_whoever_was_asked_before(lua, checked):
         ask(lua, shared(100, hits=0, overdraft=Overdraft.AUTO))
     cost = shared(100, hits=60, overdraft=Overdraft.AUTO)
     assert ask(lua, cost) == Grant(1, (Outcome(40, MINUTE, 0),))
-    assert ask(lua, cost) == Grant(1, (Outcome(0, MINUTE, MINUTE),), overdrawn=True)
+    assert ask(lua, cost) == Grant(1, (Outcome(-20, MINUTE, MINUTE),), overdrawn=True)
     assert ask(lua, shared(100, hits=0, overdraft=Overdraft.AUTO)).granted == 0
     assert ask(lua, shared(100, overdraft=Overdraft.AUTO)).granted == 0
     assert ask(lua, cost) == Grant(0, (Outcome(0, MINUTE, MINUTE),))

@@ -2,7 +2,6 @@
 
 import asyncio
 import tracemalloc
-from functools import partial
 from itertools import count
 from typing import Any
 
@@ -11,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.plans import Planner
+from ratelimit_svc.limiter.refusals import DENIAL_BYTES, EXPIRED_AT_ONCE, Refusals, most_in
 from ratelimit_svc.model import Algorithm, Code, Grant, Limit, Outcome, Overdraft, Plan, Role, Rule, Unit, Verdict
-from ratelimit_svc.plans import Planner
-from ratelimit_svc.refusals import DENIAL_BYTES, EXPIRED_AT_ONCE, Refusals, most_in
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.wire import rls
 from tests.conftest import Clock
 from tests.histories import MINUTE, SECOND, START
-from tests.limiting import Answers, Recording, asks, make, rules_of, sends, settled, tell
+from tests.limiting import Answers, Recording, asks, make, rules_of, sends, settled, submit, tell
 from tests.test_coalescing import ALL_SORTS, EVERY_KIND
 from tests.waiting import until
 
@@ -442,7 +441,7 @@ async def test_nobody_is_denied_from_memory_whom_the_store_would_let_pass(waves)
         held.go.clear()
         told: list[tuple[bytes, Any]] = []
         at_once = [
-            told.pop() for data in wave if limiter.submit(data, partial(_note, told, data)) is None
+            told.pop() for data in wave if submit(limiter, data, told) is None
         ]  # all in one turn, so that the others are one batch
         await until(lambda: not limiter.waiting)
         for data, verdict in at_once:
@@ -455,10 +454,6 @@ async def test_nobody_is_denied_from_memory_whom_the_store_would_let_pass(waves)
         await settled(limiter)
         for data, verdict in told:
             assert verdict.code is (await tell(alone, data)).code
-
-
-def _note(told: list[tuple[bytes, Any]], data: bytes, answer: Any) -> None:
-    told.append((data, answer))
 
 
 # ── where it may be stale ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ratelimit_svc.errors import BadRequestError, RateLimitError, RulesError, StoreUnavailableError, UndecodableError
+from ratelimit_svc.limiter.verdicts import earlier
 from ratelimit_svc.model import (
     MAX_HITS,
     UNLIMITED_REMAINING,
@@ -26,7 +27,6 @@ from ratelimit_svc.model import (
 )
 from ratelimit_svc.pb.envoy.extensions.common.ratelimit.v3.ratelimit_pb2 import RateLimitDescriptor
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitRequest, RateLimitResponse
-from ratelimit_svc.verdicts import earlier
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.client import request as ask
 

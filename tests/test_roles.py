@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from ratelimit_svc.limiter.plans import Planner
 from ratelimit_svc.model import (
     UNLIMITED_REMAINING,
     Algorithm,
@@ -25,7 +26,6 @@ from ratelimit_svc.model import (
     Status,
     Unit,
 )
-from ratelimit_svc.plans import Planner
 from ratelimit_svc.store import Store
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis.spread import SpreadStore

@@ -22,6 +22,7 @@ from ratelimit_svc.server import background
 from ratelimit_svc.wire.calls import CallError
 from ratelimit_svc.wire.client import Client, ClientTls, request
 from tests.certificates import CLIENT, Files, chain
+from tests.logged import log_of, logged
 from tests.waiting import ended
 
 REFUSED = "Error loading new configuration: "
@@ -41,10 +42,6 @@ def rules(tmp_path) -> Path:
 def ask(replica: Replica, tenant: str = "a", timeout_s: float = 5):
     with Client(replica.address, timeout_s=timeout_s) as client:
         return client.ask(request("shop", [[Entry("tenant", tenant)]]))
-
-
-def log_of(replica: Replica) -> list[dict[str, str]]:
-    return [json.loads(line) for line in replica.log.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
@@ -123,7 +120,7 @@ def says(replica: Replica, event: str):
     """A condition: the log has a message that begins so."""
 
     async def said() -> bool:
-        return any(line["@message"].startswith(event) for line in log_of(replica))
+        return bool(logged(replica, event))
 
     return said
 

@@ -161,6 +161,16 @@ async def test_a_refund_is_given_only_when_the_request_is_granted(clock):
     assert hits(memories)["r"] == 2
 
 
+async def test_an_overdraft_is_told_whatever_stands_beside_it(clock):
+    """A refund of a shadow's, in the same place and looked at first, makes no shadow of a budget that is overdrawn."""
+    store = SpreadStore(Memories(clock))
+    await take(store, charge("b1", 5, hits=0, overdraft=Overdraft.AUTO))
+    back = charge("b2", 5, role=Role.SHADOW, kind=Kind.REFUND)
+    grant = await take(store, back, charge("b1", 5, hits=8, overdraft=Overdraft.AUTO), charge("c", 5))
+    assert (grant.granted, grant.overdrawn) == (1, True)
+    assert [outcome.remaining for outcome in grant.outcomes] == [5, -3, 4]
+
+
 async def test_an_unanswered_part_makes_the_line_untaken_and_the_rest_is_undone(clock):
     """The other places keep nothing, and lines of those places alone do not notice."""
     memories = Memories(clock)

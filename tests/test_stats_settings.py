@@ -5,11 +5,7 @@ import pytest
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.server import stats
-from ratelimit_svc.settings import Settings
-
-
-def read(**environ: str) -> Settings:
-    return Settings.from_environment(environ)
+from tests.environment import read
 
 
 def test_nobody_is_told_unless_a_server_is_named() -> None:

@@ -1,6 +1,7 @@
 """statsd: what a server hears, over TCP and UDP, and that one which is away, slow or gone harms nobody and misses nothing."""
 
 import asyncio
+import random
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -16,10 +17,10 @@ from ratelimit_svc.metrics.stats import Counter, Gauge, Stat, Timer
 from ratelimit_svc.metrics.times import TimesRead
 from ratelimit_svc.model import Entry
 from ratelimit_svc.statsd.lines import Lines, dog, plain
-from ratelimit_svc.statsd.mogrifiers import Mogrifier
+from ratelimit_svc.statsd.mogrifiers import Mogrifier, mogrify
 from ratelimit_svc.statsd.sender import MOST_UDP_BYTES, Sender, Where
 from ratelimit_svc.wire.client import Client, request
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 TAGS = {"zone": "a:b", "env": "prod"}
 
@@ -80,6 +81,26 @@ def text(lines: Lines, *stats: Stat) -> list[str]:
     return b"".join(chunk.data for chunk in chunks).decode().splitlines()
 
 
+def test_a_tag_is_one_level_of_a_plain_name() -> None:
+    """A dot in it would begin another."""
+    assert text(Lines(plain({"a.b": "c.d"}), most_bytes=100), Counter("n", 1)) == ["n.__a_b=c_d:1|c"]
+
+
+def test_a_chunk_may_be_full() -> None:
+    """Lines go together up to the very last byte, and no line is cut."""
+    lines = Lines(plain({}), most_bytes=len(b"n:1|c\n") * 2)
+    assert [chunk.data for chunk in lines.chunks([Counter(name, 1) for name in "abc"])] == [
+        b"a:1|c\nb:1|c\n",
+        b"c:1|c\n",
+    ]
+
+
+def test_a_group_that_stands_for_nothing_is_empty() -> None:
+    """In name and tags."""
+    mogrifier = Mogrifier(re.compile("a(x)?b"), "n_$1", {"tag": "$1"})
+    assert mogrify("ab", [mogrifier]) == ("n_", (("tag", ""),))
+
+
 # ── lines ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -112,7 +133,8 @@ def test_who_divides_by_the_rate_has_the_number_of_requests(n: int) -> None:
 def test_tags() -> None:
     """Behind a name as the reference has them, sorted; DogStatsD has real ones. What would end one stands in none."""
     assert text(Lines(plain(TAGS), most_bytes=1000), Counter("a", 1)) == ["a.__env=prod.__zone=a_b:1|c"]
-    assert text(Lines(dog(TAGS), most_bytes=1000), Counter("a", 1)) == ["a:1|c|#env:prod,zone:a_b"]
+    assert text(Lines(dog(TAGS), most_bytes=1000), Counter("a", 1)) == ["a:1|c|#env:prod,zone:a:b"]
+    assert text(Lines(dog({"by": "a b,c|d"}), most_bytes=1000), Counter("a", 1)) == ["a:1|c|#by:a b_c_d"]
     assert text(Lines(dog({}), most_bytes=1000), Timer("a", TimesRead({2: 4}))) == ["a:2|ms|@0.24999999975"]
 
 
@@ -202,7 +224,7 @@ async def test_a_server_that_reads_nothing_holds_one_flush_and_no_more() -> None
 
 def free_udp_port() -> int:
     """A port that no datagram leaves from: below the ephemeral range. (`free_port` holds the UDP port of the number it gives.)"""
-    for port in range(12_000, 32_000):
+    for port in random.sample(range(12_000, 32_000), k=200):  # others may look at the same time
         with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as to:
             to.bind((LOOPBACK, port))
             return port
@@ -231,7 +253,12 @@ async def test_a_replica_tells_its_server(tmp_path: Path) -> None:
     server, port = Server(), free_port()
     rules = tmp_path / "rules.yaml"
     rules.write_text("domain: shop\ndescriptors: [{key: tenant, rate_limit: {unit: year, requests_per_unit: 3}}]\n")
-    env = {"STATSD_HOST": LOOPBACK, "STATSD_PORT": str(port), "STATS_FLUSH_INTERVAL": "100ms", "EXTRA_TAGS": "env:prod"}
+    env = PATIENCE | {
+        "STATSD_HOST": LOOPBACK,
+        "STATSD_PORT": str(port),
+        "STATS_FLUSH_INTERVAL": "100ms",
+        "EXTRA_TAGS": "env:prod",
+    }
 
     def ask(replica: Replica) -> None:
         with Client(replica.address, timeout_s=30) as client:
@@ -240,12 +267,14 @@ async def test_a_replica_tells_its_server(tmp_path: Path) -> None:
     def total(name: str) -> int:
         return sum(int(line.split(":")[1].partition("|")[0]) for line in server.heard if line.startswith(name))
 
-    async with server.at(port), Replica(tmp_path, rules=rules, env=env) as replica:
-        await looked(replica.ready, "it is ready")
-        await asyncio.to_thread(ask, replica)
-        await until(lambda: total("ratelimit.service.rate_limit.shop.tenant.total_hits.__env=prod:") == 1, within_s=30)
-        await asyncio.to_thread(ask, replica)
-        await until(lambda: total("ratelimit_server.ShouldRateLimit.total_requests.__env=prod:") == 2, within_s=30)
-        await asyncio.to_thread(ask, replica)
-    assert total("ratelimit.service.rate_limit.shop.tenant.total_hits.__env=prod:") == 3
+    hits = "ratelimit.service.rate_limit.shop.tenant.total_hits.__env=prod:"
+    async with server.at(port):
+        async with Replica(tmp_path, rules=rules, env=env) as replica:
+            await looked(replica.ready, "it is ready")
+            await asyncio.to_thread(ask, replica)
+            await until(lambda: total(hits) == 1, within_s=30)
+            await asyncio.to_thread(ask, replica)
+            await until(lambda: total("ratelimit_server.ShouldRateLimit.total_requests.__env=prod:") == 2, within_s=30)
+            await asyncio.to_thread(ask, replica)
+        await until(lambda: total(hits) == 3)  # the process has ended, and what it said may still be on the way
     assert total("ratelimit.service.config_load_success.__env=prod:") == 1

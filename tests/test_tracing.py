@@ -31,6 +31,7 @@ from tests.collecting import attributes, grpc_collector, http_collector
 from tests.conformance.nghttp2 import Nghttp2, asking
 from tests.conformance.served import BIG, OK, serving
 from tests.engines import ENGINES
+from tests.waiting import PATIENCE
 
 TRACE, SPAN = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
 SAMPLED, UNSAMPLED = f"00-{TRACE:032x}-{SPAN:016x}-01", f"00-{TRACE:032x}-{SPAN:016x}-00"
@@ -215,6 +216,7 @@ def rules(tmp_path) -> Path:
 def tracing(port: int, **more: str) -> dict[str, str]:
     """The environment of a service whose spans are collected here, soon."""
     return {
+        **PATIENCE,
         "TRACING_ENABLED": "true",
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
         "OTEL_BSP_SCHEDULE_DELAY": "50",
@@ -228,7 +230,7 @@ async def ask(replica: Replica, tenant: str, *metadata: tuple[str, str]) -> int:
         stub = rls_pb2_grpc.RateLimitServiceStub(channel)
         message = request("shop" if tenant else "", [[Entry("tenant", tenant)]])
         try:
-            return (await stub.ShouldRateLimit(message, timeout=10, metadata=metadata)).overall_code
+            return (await stub.ShouldRateLimit(message, timeout=30, metadata=metadata)).overall_code
         except grpc.aio.AioRpcError as error:
             return -error.code().value[0]
 

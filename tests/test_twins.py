@@ -120,9 +120,16 @@ ONE_NUMBER = [
 ]
 """Two periods that begin together are one number in the reference implementation's keys."""
 
+NAMED_LATE = [
+    Step(0, 0, (one, undo(START + DAY, one)))
+    for one in (Line((fixed("late", 5, hits=2),), 1), Line((bucket("late bucket", 5, 5, hits=2),), 1))
+]
+"""Undos that name a time after the window, as of a charge that a clock ahead of this one has seen: they take nothing."""
+
 
 @given(history=histories(undone=True))
 @example(history=ONE_NUMBER)
+@example(history=NAMED_LATE)
 @TWINS
 def test_lua_equals_python(client, history):
     """Same answers and same states on any history: keys, hits, limits, re-cuts, roles, coalesced lines, undos, clock jumps."""
@@ -226,12 +233,14 @@ MISTAKES = [
     ("batch", "  if overdrawn then reply[place] = ONE_OVERDRAWN end\n", ""),
     ("batch", "charge.kind == UNDO and charge.limit or nil", "nil"),
     ("batch", "if charge.kind < REFUND and not", "if charge.kind ~= REFUND and not"),
+    ("batch", "charged and charge.fit == OVERDRAWN and room or max(room, 0)", "max(room, 0)"),
     ("batch", "if role ~= GATE or kind >= LOOK", "if kind >= LOOK"),
     ("batch", "if role ~= GATE or kind >= LOOK", "if role ~= GATE or kind >= REFUND"),
     ("batch", "if role ~= GATE or kind >= LOOK", "if role ~= GATE or kind == LOOK or kind == REFUND"),
     ("batch", "if role ~= GATE or kind >= LOOK", "if role ~= GATE"),
     ("batch", "kind >= LOOK or hits == 0 or overdraft", "kind >= LOOK or overdraft"),
     ("batch", "    if charge.kind == LOOK then return false end\n", ""),
+    ("batch", "granted == n and charge.kind ~= LOOK", "granted == n"),
     ("batch", "or overdraft == ALWAYS then return false", "then return false"),
     ("batch", "(overdraft == AUTO and hits > 1 and window.budget) or window.line", "window.line"),
     ("batch", "or window.line == first_key then return false", "then return false"),
@@ -262,6 +271,7 @@ def test_one_small_mistake_makes_the_twins_differ(valkey_server, name, old, new)
     @example(history=OVERDRAWN)
     @example(history=TWICE)
     @example(history=UNDONE_BESIDE)
+    @example(history=NAMED_LATE)
     @example(history=ONE_NUMBER)
     @settings(TWINS, max_examples=2000, database=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
     def compare(history):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ratelimit_svc import verdicts
+from ratelimit_svc.limiter import verdicts
 from ratelimit_svc.model import (
     Algorithm,
     Charge,

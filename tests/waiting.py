@@ -1,4 +1,4 @@
-"""Waiting for a state by looking at it, and for servers that many tests share."""
+"""Waiting for a state by looking at it, for servers that many tests share, and how long a replica waits on a busy machine."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -8,6 +8,9 @@ from typing import TypeVar
 from ratelimit_svc.demo.child import Child
 
 T = TypeVar("T")
+
+PATIENCE = {"STORE_TIMEOUT": "5s", "BREAKER_LATENCY": "5s", "LOOP_LAG": "0s", "QUEUE_AGE": "10s"}
+"""The environment of a replica whose answers are to be its store's: a test's machine may stall for longer than a mesh would wait."""
 
 
 @contextmanager

@@ -147,6 +147,8 @@ class StoreNode(NamedTuple):
     """How much later than that, all together."""
     up: bool = True
     """Whether there is a connection."""
+    short: bool = False
+    """Whether it has short windows only (REDIS_PERSECOND)."""
 
 
 class XdsServer(NamedTuple):

@@ -40,8 +40,11 @@ class MappingRule:
     drop: bool = False
     """True: what it fits is not told."""
     buckets: tuple[float, ...] = BUCKETS
+    """Upper bounds of a histogram's buckets, rising, in the unit that `scale` gives."""
     scale: float = 1.0
+    """What times in ms are multiplied by; 0.001 makes seconds of them."""
     help: str = ""
+    """What Prometheus is told about the name; empty: where it comes from."""
 
     def fits(self, name: str) -> re.Match[str] | None:
         return self.match.fullmatch(name) if self.is_glob else self.match.search(name)
@@ -54,6 +57,7 @@ class Mapped(NamedTuple):
     labels: tuple[tuple[str, str], ...] = ()
     """In the order of their names."""
     buckets: tuple[float, ...] = BUCKETS
+    """This, `scale` and `help`: as the rule has them."""
     scale: float = 1.0
     help: str = ""
 

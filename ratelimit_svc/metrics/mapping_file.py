@@ -68,11 +68,6 @@ def _rule(document: Document, at: At, defaults: Mapping[str, Any]) -> MappingRul
                 document.wrong(at, f"`{name}` is missing; every mapping has one")
             return None
     pattern, is_glob = said["match"], said.get("match_type", defaults.get("match_type", True))
-    options = said.get("histogram_options")
-    nested = _fields(document, options, _HISTOGRAM) if options is not None else {}
-    given = defaults.get("histogram_options")
-    usual = _fields(document, given, _HISTOGRAM) if given is not None else {}
-    buckets = nested.get("buckets") or said.get("buckets") or usual.get("buckets") or defaults.get("buckets") or BUCKETS
     match = _compiled(document, at, pattern, is_glob=is_glob)
     if match is None:
         return None
@@ -83,10 +78,16 @@ def _rule(document: Document, at: At, defaults: Mapping[str, Any]) -> MappingRul
         labels=_labels(document, said["labels"]) if "labels" in said else {},
         kind=said.get("match_metric_type"),
         drop=said.get("action", False),
-        buckets=buckets,
+        buckets=_bounds(document, said) or _bounds(document, defaults) or BUCKETS,
         scale=said.get("scale", 1.0),
         help=said.get("help", ""),
     )
+
+
+def _bounds(document: Document, said: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the buckets that a mapping or the defaults name; empty: none."""
+    options = _fields(document, said["histogram_options"], _HISTOGRAM) if "histogram_options" in said else {}
+    return options.get("buckets") or said.get("buckets") or ()
 
 
 def _compiled(document: Document, at: At, pattern: str, *, is_glob: bool) -> re.Pattern[str] | None:
@@ -117,7 +118,7 @@ def _labels(document: Document, at: At) -> dict[str, str]:
 
 
 def _fields(document: Document, at: At, table: Mapping[str, Callable[[At], Any]]) -> dict[str, Any]:
-    """Read one mapping by its table; what is wrong is noted and left out."""
+    """Read one YAML mapping by its table; what is wrong is noted and left out."""
     if not isinstance(at.node, nodes.Mapping):
         document.wrong(at, f"{shown(at.node)} stands where a mapping is expected")
         return {}

@@ -31,7 +31,6 @@ from ratelimit_svc.model import (
     Kind,
     OnStoreFailure,
     Outcome,
-    Overdraft,
     Plan,
     Request,
     Role,
@@ -50,8 +49,7 @@ OTHER = "other"
 """Domain and key of what has no room."""
 _OTHERS = f"{OTHER}.{OTHER}"
 
-_GATE, _SHADOW, _REFUND = Role.GATE, Role.SHADOW, Kind.REFUND
-_AUTO = Overdraft.AUTO
+_GATE, _QUOTA, _SHADOW, _REFUND = Role.GATE, Role.QUOTA, Role.SHADOW, Kind.REFUND
 """By names of their own: to find a member in its class takes 50 ns, each time."""
 
 
@@ -168,9 +166,8 @@ class ReferenceCounts:
                 after, near = limit - outcome.remaining, self._near(limit)
                 if after > near:
                     counts.near_limit += after - max(after - hits, near)
-            elif grant.overdrawn and charge.role is not _SHADOW and charge.overdraft is _AUTO:
-                counts.total_hits += hits  # it was charged: what its window held before is not told any more
-                counts.over_limit += hits
+            elif outcome.remaining < 0:  # overdrawn: its window has these hits, too
+                self._ask(counts, charge, outcome._replace(remaining=outcome.remaining + hits), n)
             else:
                 self._ask(counts, charge, outcome, n)
 
@@ -210,7 +207,8 @@ class ReferenceCounts:
                 counts.total_hits += charge.hits
                 continue
             outcome, cut = grant.outcomes[place], share.charges[place]
-            if grant.granted and outcome.fits_in_us == 0:  # the share's window has it: before, there was room for it
+            charged = grant.granted and (outcome.fits_in_us == 0 or outcome.remaining < 0)
+            if charged:  # the share's window has it: before, there was room for it
                 outcome = outcome._replace(remaining=outcome.remaining + charge.hits)
             self._ask(counts, cut._replace(role=charge.role), outcome, 1)
 
@@ -228,7 +226,7 @@ class ReferenceCounts:
         counts.over_limit += n * over
         if over < hits:
             counts.near_limit += n * (limit - max(near, before))
-        if charge.role is _SHADOW:
+        if charge.role is _SHADOW and charge.rule.role is not _QUOTA:
             counts.shadow_mode += n * over
 
 

@@ -4,7 +4,7 @@
     ratelimit.service.call.should_rate_limit.<error>         redis_error, service_error
     ratelimit.service.<count>                                config_load_success, config_load_error, global_shadow_mode
     ratelimit_server.<method>.total_requests, .response_time
-    ratelimit.redis_pool.cx_active, ratelimit.localcache.<count>
+    ratelimit.redis_pool.cx_active, ratelimit.redis_per_second_pool.cx_active, ratelimit.localcache.<count>
 
 A counter that is 0 is not told, as there. What describes the Go process (`ratelimit.go.*`, `runtime.*`) has no equal here.
 """
@@ -48,7 +48,7 @@ def stats(metrics: Metrics, *, shadow_mode: bool = False) -> Iterator[Stat]:
     """Return all numbers that are not 0. In any thread.
 
     Args:
-        metrics: has them; those that take an effort on a request's way only if it counts for the reference.
+        metrics: has them, if it counts for the reference implementation; else there are none.
         shadow_mode: whether nobody is denied (SHADOW_MODE).
     """
     for stat in _all(metrics, shadow_mode=shadow_mode):
@@ -75,8 +75,9 @@ def _all(metrics: Metrics, *, shadow_mode: bool) -> Iterator[Stat]:
     checks = metrics.gauges.health_checks()
     yield from _method("Check", checks, TimesRead({0: checks}))
     nodes = metrics.gauges.nodes().values()
-    if nodes:
-        yield Gauge("ratelimit.redis_pool.cx_active", sum(node.up for node in nodes))
+    for pool, short in (("redis_pool", False), ("redis_per_second_pool", True)):
+        if ups := [node.up for node in nodes if node.short is short]:
+            yield Gauge(f"ratelimit.{pool}.cx_active", sum(ups))
     if reference.local_cache:
         yield Gauge("ratelimit.localcache.entryCount", metrics.gauges.denials_remembered())
         yield Gauge("ratelimit.localcache.hitCount", metrics.denied_from_memory)

@@ -65,7 +65,7 @@ class Algorithm(StrEnum):
     TOKEN_BUCKET = "t"  # noqa: S105 — a bucket of tokens, not a secret one
     """So many at once (`burst`), and then as they come back, evenly (GCRA)."""
     REFERENCE_WINDOW = "r"
-    """A fixed window as the reference implementation keeps it (REDIS_KEY_FORMAT): no rule says so, charges of its own are made so."""
+    """A fixed window as the reference implementation keeps it. No rule names it: REDIS_KEY_FORMAT makes charges of fixed windows so."""
 
 
 RULE_ALGORITHMS = (Algorithm.SLIDING_WINDOW, Algorithm.FIXED_WINDOW, Algorithm.TOKEN_BUCKET)

@@ -31,7 +31,7 @@ class Kind(Enum):
     CHECK = 1
     """Has no hits: asks whether anything remains, and counts nothing."""
     LOOK = 2
-    """Asks whether its hits would fit, and counts nothing: what a compared request meets and has no other window of."""
+    """Asks whether its hits would fit, and counts nothing: of a request that is compared, the rules that are not."""
     REFUND = 3
     """Gives its hits back, the oldest first, down to none. Always OK."""
     UNDO = 4
@@ -130,7 +130,7 @@ class Outcome(NamedTuple):
     """How one charge of a line stands after the line's grants."""
 
     remaining: int
-    """Hits that still fit."""
+    """Hits that still fit. Below 0 only where this very charge was overdrawn: by so many."""
     empty_us: int
     """Time until its window holds nothing."""
     fits_in_us: int

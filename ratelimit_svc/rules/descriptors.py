@@ -59,7 +59,7 @@ class Path(NamedTuple):
         return tuple(Entry(level.key, level.value or "") if level.shared else None for level in self.levels)
 
     def called(self, suffix: str) -> tuple[str, ...]:
-        """`Rule.levels`."""
+        """Return what the reference implementation's metrics call each level: `Rule.levels`."""
         *above, last = (level.key if level.value is None else f"{level.key}_{level.value}" for level in self.levels)
         return (*above, last + suffix.replace("#", "_", 1))
 

@@ -57,7 +57,8 @@ def limit_of(fields: Fields, default: Algorithm, compare: Algorithm | None) -> L
 def compared_of(fields: Fields, limit: Limit | None, default: Algorithm | None) -> Limit | None:
     """Return the limit as the algorithm counts that it is compared with; None where it is compared with none.
 
-    Which is not wrong where both are the default's doing: so DEFAULT_ALGORITHM may become what a file compares with.
+    A limit that would be compared with its own algorithm is compared with none. That is no mistake where the algorithm comes from
+    DEFAULT_ALGORITHM: an operator may change that to what files compare with.
 
     Args:
         fields: the mapping that the limit was made of.

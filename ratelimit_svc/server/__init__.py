@@ -15,13 +15,13 @@ from math import inf
 
 import structlog
 
-from ratelimit_svc import __version__, garbage, pressure, refusals
-from ratelimit_svc.limiter import Limiter
+from ratelimit_svc import __version__, garbage, pressure
+from ratelimit_svc.limiter import Limiter, refusals
+from ratelimit_svc.limiter.options import Options
+from ratelimit_svc.limiter.plans import Planner
+from ratelimit_svc.limiter.reference_keys import ReferencePlanner
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import MICROSECONDS
-from ratelimit_svc.options import Options
-from ratelimit_svc.plans import Planner
-from ratelimit_svc.reference_keys import ReferencePlanner
 from ratelimit_svc.server import listeners, rules, stats, store
 from ratelimit_svc.server.background import (
     allow_many_files,

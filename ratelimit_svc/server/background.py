@@ -11,8 +11,8 @@ from typing import Any
 import structlog
 
 from ratelimit_svc.health import Health
-from ratelimit_svc.owed import Owed
-from ratelimit_svc.refusals import Refusals
+from ratelimit_svc.limiter.owed import Owed
+from ratelimit_svc.limiter.refusals import Refusals
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.wire.health import Health as WireHealth
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from ratelimit_svc import logs
 from ratelimit_svc.admin import compare, control, debug, http, process, recent
 from ratelimit_svc.admin.token import Token
-from ratelimit_svc.comparison import page
 from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.comparison.page import describe
 from ratelimit_svc.metrics.page import Page
 from ratelimit_svc.model import MICROSECONDS, Code
 from ratelimit_svc.recent import MOST_SHOWN, Recent, Wanted
@@ -108,7 +108,7 @@ async def sides(
         render_metrics=page.render,
     )
     token = Token(settings.debug_token, settings.debug_token_path)
-    debug_app = debug.make_app(_endpoints(state, limiter, store, look), token)
+    debug_app = debug.make_app(_endpoints(state, limiter, store, page.render, look), token)
     async with AsyncExitStack() as listening:
         yield Ports(
             http=await listening.enter_async_context(http.serving(app, settings.host, settings.port)),
@@ -118,12 +118,14 @@ async def sides(
         )
 
 
-def _endpoints(state: State, limiter: Limiter, store: Opened, look: asyncio.Event) -> Iterator[debug.Endpoint]:
+def _endpoints(
+    state: State, limiter: Limiter, store: Opened, render_metrics: Callable[[], tuple[bytes, str]], look: asyncio.Event
+) -> Iterator[debug.Endpoint]:
     """What there is on the debug side."""
     yield recent.requests(recent=_recent(limiter, store), most=MOST_SHOWN)
-    yield from compare.endpoints(describe=partial(page.describe, limiter.comparison), reset=limiter.comparison.reset)
+    yield from compare.endpoints(describe=partial(describe, limiter.comparison), reset=limiter.comparison.reset)
     yield from process.endpoints(
-        limits=lambda: listing.lines(state.rules) if state.rules else (), render_metrics=Page(state.metrics).render
+        limits=lambda: listing.lines(state.rules) if state.rules else (), render_metrics=render_metrics
     )
     yield from control.endpoints(
         levels=tuple(logs.LEVELS), level=lambda: state.log_level, set_level=state.set_log_level, look=look.set

@@ -21,7 +21,7 @@ from ratelimit_svc.statsd import lines, sender
 
 
 def page(settings: Settings, metrics: Metrics) -> Page:
-    """Return the page for Prometheus. If anybody reads the reference's numbers they are counted from now on, and stand there, too.
+    """Return the page for Prometheus. If anybody reads the reference's numbers, they are counted from now on, and are on it, too.
 
     Raises:
         SettingsError: the mapping file cannot be used.
@@ -46,7 +46,7 @@ def _mapping(settings: Settings) -> Sequence[mapping.MappingRule]:
 
 @asynccontextmanager
 async def told(settings: Settings, state: State, page: Page, stop: asyncio.Event) -> AsyncIterator[None]:
-    """Tell them for as long as the context lasts.
+    """Tell those who read these numbers, for as long as the context lasts.
 
     Error handling: OSError if PROMETHEUS_ADDR cannot be had. A statsd server that is away is no error.
     """
@@ -63,15 +63,15 @@ async def told(settings: Settings, state: State, page: Page, stop: asyncio.Event
         yield
 
 
-def _sender(settings: Statsd, read: Callable[[], Iterable[Stat]], state: State) -> sender.Sender:
-    tags = dict(settings.tags)
-    written = lines.dog(tags, settings.mogrifiers) if settings.dog else lines.plain(tags)
-    where = sender.Where(settings.host, settings.port, settings.tcp)
-    most = sender.MOST_TCP_BYTES if settings.tcp else sender.MOST_UDP_BYTES
+def _sender(statsd: Statsd, read: Callable[[], Iterable[Stat]], state: State) -> sender.Sender:
+    tags = dict(statsd.tags)
+    written = lines.dog(tags, statsd.mogrifiers) if statsd.dog else lines.plain(tags)
+    where = sender.Where(statsd.host, statsd.port, statsd.tcp)
+    most = sender.MOST_TCP_BYTES if statsd.tcp else sender.MOST_UDP_BYTES
     return sender.Sender(
         where,
         read,
         lines.Lines(written, most_bytes=most),
-        every_s=settings.every_s,
+        every_s=statsd.every_s,
         on_change=partial(state.on_statsd, str(where)),
     )

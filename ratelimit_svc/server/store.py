@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 import structlog
 
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.reference_keys import not_shared
 from ratelimit_svc.model import MICROSECONDS
-from ratelimit_svc.reference_keys import not_shared
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.server.background import running
 from ratelimit_svc.settings import Settings

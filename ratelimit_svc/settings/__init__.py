@@ -61,8 +61,8 @@ class Settings(
     The groups stand from the last to the first, which is the order that `dataclass` takes their fields in.
 
     Raises:
-        SettingsError: what is said of Redis or of an xDS server does not fit together, or a file that TLS or the debug side
-            needs is not there.
+        SettingsError: what is said of Redis, of an xDS server or of statsd does not fit together, or a file that TLS or the
+            debug side needs is not there.
     """
 
     warnings: tuple[str, ...] = dataclasses.field(default=(), compare=False)
@@ -70,15 +70,8 @@ class Settings(
 
     def __post_init__(self) -> None:
         self._refuse_memcache(without_redis=not self.redis_address)
-        # what is wrong is told at the start
-        _ = (
-            self.redis,
-            self.redis_per_second,
-            self.tls_files,
-            self.debug_token_path,
-            self.xds,
-            self.statsd,
-        )
+        # each of these is made now, so that what is wrong with it is told at the start
+        _ = (self.redis, self.redis_per_second, self.tls_files, self.debug_token_path, self.xds, self.statsd)
 
     @classmethod
     def from_environment(

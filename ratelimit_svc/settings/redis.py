@@ -4,7 +4,7 @@ The names, and what they mean, are the reference implementation's; `redis_where`
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ratelimit_svc.errors import SettingsError
@@ -171,7 +171,7 @@ class RedisSettings:
         ):
             if not url:
                 raise SettingsError(f"REDIS_PERSECOND is true, but {variable} is not set: both must be")
-        return where(
+        found = where(
             Given(
                 prefix="REDIS_PERSECOND",
                 type=self.redis_per_second_type,
@@ -186,6 +186,7 @@ class RedisSettings:
             ),
             self._given_tls,
         )
+        return None if found is None else replace(found, short=True)
 
     @property
     def _given_tls(self) -> GivenTls:

@@ -36,8 +36,11 @@ class Statsd(NamedTuple):
     dog: bool
     """Whether it is DogStatsD, which has tags."""
     mogrifiers: tuple[Mogrifier, ...]
+    """What changes names for DogStatsD; the first that fits does."""
     tags: tuple[tuple[str, str], ...]
+    """Of all numbers (EXTRA_TAGS)."""
     every_s: float
+    """How often it is told, in seconds."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from ratelimit_svc.settings.kinds import BOOLEAN, TEXT, choice, decimal
 from ratelimit_svc.settings.row import row
 
 _RATE = replace(decimal(-1e9, 1e9), rule="a decimal number, 0 … 1", short="a decimal number")
+"""As in the reference implementation, less than 0 is 0, and more than 1 is 1."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from ratelimit_svc.statsd.mogrifiers import Mogrifier, mogrify
 Key = str | tuple[str, int]
 """What was told of: a counter's name, or a timer's and its milliseconds."""
 
-_UNFIT = re.compile(r"[:|,#@=\s]")
-"""What would end a tag in one of the protocols."""
+_UNFIT = re.compile(r"[.:|,#@=\s]")
+"""What would end a tag in statsd's protocol, or make another level of the name."""
+_UNFIT_DOG = re.compile(r"[,|\r\n]")
+"""What would end one of DogStatsD's."""
 
 NAMES_KEPT = 131_072
 """Names that are remembered as written."""
@@ -42,9 +44,7 @@ class Chunk(NamedTuple):
 
 def plain(tags: Mapping[str, str]) -> Callable[[str], Written]:
     """Return how names are written for statsd: with the tags behind them."""
-    end = "".join(
-        f".__{_fit(key).replace('.', '_')}={_fit(value).replace('.', '_')}" for key, value in sorted(tags.items())
-    )
+    end = "".join(f".__{_UNFIT.sub('_', key)}={_UNFIT.sub('_', value)}" for key, value in sorted(tags.items()))
     return lambda name: Written(name + end)
 
 
@@ -53,14 +53,10 @@ def dog(tags: Mapping[str, str], mogrifiers: Sequence[Mogrifier] = ()) -> Callab
 
     def written(name: str) -> Written:
         called, more = mogrify(name, mogrifiers)
-        all_tags = [f"{_fit(key)}:{_fit(value)}" for key, value in (*sorted(tags.items()), *more)]
+        all_tags = [_UNFIT_DOG.sub("_", f"{key}:{value}") for key, value in (*sorted(tags.items()), *more)]
         return Written(called, "|#" + ",".join(all_tags) if all_tags else "")
 
     return written
-
-
-def _fit(text: str) -> str:
-    return _UNFIT.sub("_", text)
 
 
 class Lines:

@@ -44,14 +44,17 @@ def _w3c(text: str) -> Parent | None:
 def _b3(field: Field) -> Parent | None:
     text = field("b3")
     if text is None and (trace_id := field("x-b3-traceid")) is not None:
-        sampled = (
-            "d"
-            if field("x-b3-flags") == "1"
-            else {"true": "1", "false": "0"}.get(found := field("x-b3-sampled") or "0", found)
-        )
-        text = f"{trace_id}-{field('x-b3-spanid')}-{sampled}"
+        text = f"{trace_id}-{field('x-b3-spanid')}-{_sampling(field)}"
     match = _B3.fullmatch(text or "")
     return _parent(match[1], match[2], sampled=match[3] in ("1", "d")) if match else None
+
+
+def _sampling(field: Field) -> str:
+    """Return what B3's several headers say of sampling, as its single header has it: 1, 0, or d (debug: sampled, too)."""
+    if field("x-b3-flags") == "1":
+        return "d"
+    said = field("x-b3-sampled") or "0"
+    return {"true": "1", "false": "0"}.get(said, said)
 
 
 def _parent(trace_id: str, span_id: str, *, sampled: bool) -> Parent | None:

@@ -33,10 +33,10 @@ from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.tracing.traces import Trace
 
 __all__ = ["AttributeValue", "Described", "Spans", "service"]
+# AttributeValue for `wire`, which imports nothing of OpenTelemetry's
 
 LAST_SPANS_S = 5
 """At the end, what is left is sent for so long at most."""
-
 
 TOLD_EVERY_S = 60.0
 """What the SDK says of a collector that is away, it says each second; each kind of it is logged once in so long."""
@@ -46,6 +46,7 @@ _TALKERS = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.sdk._shared_internal",
 )
+"""The SDK's loggers that do so."""
 
 
 class Described(NamedTuple):

@@ -13,7 +13,7 @@
 --               takes back), window (us), shape, hits
 -- returns   one packed string of integers, 8 bytes each, little endian: now (alone if it is past not_after), then for each line
 --           granted (-1: a key holds something else, and zeros follow; -2: 1, and overdrawn) and for each of its charges
---           remaining, until empty (us), until it fits (us; 0 if it fits or was charged)
+--           remaining (below 0 where it was overdrawn), until empty (us), until it fits (us; 0 if it fits or was charged)
 --
 -- Redis does not roll a script back, so every key is read, by pcall, and every line decided before the first write.
 -- All of this runs in every call: a function costs some 50 ns where it is made, so what few lines need is made when one does.
@@ -159,9 +159,11 @@ local function make_take_mixed()
         fits_in = window:until_fits(now, charge.limit, window.asked + charge.need)
       end
       if charged and charge.fit == OVERDRAWN and charge.role ~= SHADOW then overdrawn = true end
-      if charge.kind < REFUND and not (charged and granted == n) then window.asked = window.asked + charge.hits end
+      local counted = charged and granted == n and charge.kind ~= LOOK
+      if charge.kind < REFUND and not counted then window.asked = window.asked + charge.hits end
       local last = #reply
-      reply[last + 1] = max(window:room(charge.limit), 0)
+      local room = window:room(charge.limit)
+      reply[last + 1] = charged and charge.fit == OVERDRAWN and room or max(room, 0)
       reply[last + 2] = window:until_empty(now)
       reply[last + 3] = fits_in
     end

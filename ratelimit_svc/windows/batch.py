@@ -156,9 +156,12 @@ def _take_mixed(line: Line, windows: Sequence[Window], now: int, changed: dict[b
             fits_in = window.until_fits(now, charge.limit, window.asked + (charge.hits or window.CHECK_NEEDS))
         if charged and fit == OVERDRAWN and charge.role is not Role.SHADOW:
             overdrawn = True
-        if charge.kind not in GIVING and not (charged and granted == line.n):
+        counted = charged and granted == line.n and charge.kind is not Kind.LOOK
+        if charge.kind not in GIVING and not counted:
             window.asked += charge.hits
-        outcomes.append(Outcome(max(window.room(charge.limit), 0), window.until_empty(now), fits_in))
+        room = window.room(charge.limit)
+        remaining = room if charged and fit == OVERDRAWN else max(room, 0)
+        outcomes.append(Outcome(remaining, window.until_empty(now), fits_in))
     return Grant(granted, tuple(outcomes), overdrawn)
 
 

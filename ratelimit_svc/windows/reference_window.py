@@ -6,10 +6,10 @@ nothing else, under a key of its own for each window: `place` says which.
 Rules:
 1. Hits that the reference implementation has denied are in the number, for it counts them; it may stand far above the limit. Ours
    are not.
-2. Every key is a budget: a plain number has no room for the mark, and a check that a replica of the other kind was asked would leave
-   none. So of several hits that do not fit all are counted where anything was left, as the reference implementation does always.
-3. Two charges with other periods, or of other descriptors whose names and values make the same text, may have one number between
-   them: those windows begin together, and neither is forgotten before the longer one ends.
+2. Every key is a budget: a plain number has no room for the mark, and a check that the reference implementation answers leaves
+   none. So hits that do not fit are all counted if anything was left, as the reference implementation always does.
+3. Two charges may share one number: they have different periods, or their descriptors' names and values make the same text. Their
+   windows begin together, and the number is kept until the longer one has ended.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class ReferenceWindow:
     place: bytes
     """Its key in the store."""
     window: int
-    """W in µs; where several have it between them, the longest."""
+    """W in µs; the longest, where charges share it (rule 3)."""
     starts: int
     """The first microsecond that is in it."""
     total: int
@@ -71,7 +71,7 @@ class ReferenceWindow:
         return left > 0
 
     def mark(self) -> bool:
-        """Make it a budget, which it is."""
+        """Return whether it has to be stored to be a budget: never, it is one (rule 2)."""
         return False
 
     def until_empty(self, now: int) -> int:

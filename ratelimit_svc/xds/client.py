@@ -1,4 +1,4 @@
-"""Client: streams to an xDS server, one after another, for as long as the process lives; the only module here that knows gRPC.
+"""Client: streams to an xDS server, one after another, for as long as the process lives.
 
 Rule 1: the rules in force stay whatever happens, until better ones are there.
 Rule 2: compiling is done in a thread, and never takes more than half of the time, however many updates there are. Of those that
@@ -8,10 +8,8 @@ Rule 3: what stays the same is told once: a reason for having no stream, finding
 
 import asyncio
 import random
-import ssl
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
@@ -26,28 +24,22 @@ from ratelimit_svc.pb.envoy.service.discovery.v3.discovery_pb2 import DiscoveryR
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.xds.backoff import Backoff
+from ratelimit_svc.xds.channel import KEEPALIVE_S, channel_to
 from ratelimit_svc.xds.resources import files, loaded
-from ratelimit_svc.xds.source import Source, Tls
+from ratelimit_svc.xds.source import Source
 from ratelimit_svc.xds.stream import Stream, reason
 
 _SERVICE = ads_pb2.DESCRIPTOR.services_by_name["AggregatedDiscoveryService"]
 METHOD = f"/{_SERVICE.full_name}/{_SERVICE.methods_by_name['StreamAggregatedResources'].name}"
 
 PACE_S = 0.005
-"""At most one response is read in this time. What a server sends faster stays with it: HTTP/2 holds it back."""
+"""At most one response is read in this time. What a server sends faster waits on its side: HTTP/2 holds it back."""
 
 REST_S = 0.05
-"""At least so long after an answer, none of another response is given."""
+"""After an answer, at least so long passes before the next one is given."""
 
 WRITE_S = 30.0
 """A request that the server has not taken by then ends the stream; the first one needs a connection, which gRPC tries for 20 s."""
-
-KEEPALIVE_S = 301.0
-"""A server that is silent so long is asked whether it is there. Not sooner: grpc-go takes pings that come more often than every
-five minutes for an attack, unless it was told otherwise, and ends the connection."""
-
-KEEPALIVE_TIMEOUT_S = 20.0
-"""So long it may take to say that it is."""
 
 _BROKEN = (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
 """What gRPC raises where a stream has ended, depending on how far it had come."""
@@ -142,7 +134,7 @@ class Client:
     async def _one_stream(self) -> str:
         """Ask on a new connection. Returns why that has ended."""
         try:
-            async with await _channel(self._source, self._keepalive_s) as channel:
+            async with await channel_to(self._source, keepalive_s=self._keepalive_s) as channel:
                 call: _Call = channel.stream_stream(METHOD, request_serializer=DiscoveryRequest.SerializeToString)(
                     metadata=tuple(self._source.headers.items())
                 )
@@ -305,34 +297,3 @@ def _compile(
         return loaded(made, loader), made
     except RulesError as error:
         return error
-
-
-async def _channel(source: Source, keepalive_s: float) -> grpc.aio.Channel:
-    """Return a connection, to be made at the first call.
-
-    Raises:
-        OSError: a file of TLS cannot be read.
-    """
-    answer_ms = int(min(keepalive_s, KEEPALIVE_TIMEOUT_S) * 1000)
-    options: list[tuple[str, Any]] = [
-        ("grpc.max_receive_message_length", source.max_message_bytes),
-        ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
-        ("grpc.keepalive_timeout_ms", answer_ms),
-        ("grpc.http2.ping_timeout_ms", answer_ms),  # what counts where the ping itself had to wait: else a minute
-        ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.use_local_subchannel_pool", 1),  # else the library's own back-off goes on from channel to channel
-        ("grpc.enable_retries", 0),
-    ]
-    if source.tls is None:
-        return grpc.aio.insecure_channel(source.url, options)
-    if source.tls.name:
-        options.append(("grpc.ssl_target_name_override", source.tls.name))
-    credentials = await asyncio.to_thread(_credentials, source.tls)
-    return grpc.aio.secure_channel(source.url, credentials, options)
-
-
-def _credentials(tls: Tls) -> grpc.ChannelCredentials:
-    system = ssl.get_default_verify_paths().cafile
-    ca = tls.ca or (Path(system) if system else None)
-    roots, key, cert = (path.read_bytes() if path else None for path in (ca, tls.key, tls.cert))
-    return grpc.ssl_channel_credentials(roots, key, cert)

@@ -31,11 +31,11 @@ class Waits(NamedTuple):
     retry_s: float
     """After a stream that gave rules, and at the start."""
     initial_s: float
-    """Then, and twice as long each time,"""
+    """If there are still no rules then. Each wait after it is twice as long."""
     most_s: float
-    """at most this,"""
+    """No wait grows longer than this."""
     spread: float
-    """give or take this part of it, so that many replicas do not come at once; 0 … 1."""
+    """Each wait is longer or shorter by up to this part of it, so that many replicas do not come at once; 0 … 1."""
 
 
 class Source(NamedTuple):

@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.options import Options
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import Entry
-from ratelimit_svc.options import Options
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load

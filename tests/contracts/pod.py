@@ -7,12 +7,11 @@ from pathlib import Path
 
 from ratelimit_svc.demo.child import Child, free_port
 from ratelimit_svc.demo.parts import LOOPBACK, get
+from tests.waiting import PATIENCE
 
 PROGRAM = Path(sys.executable).parent / "ratelimit"
 MOUNTS = ("/data", "/certs", "/etc/statsd-exporter", "/redis-certs")
 """Folders of the manifests, each of which is below the pod's own folder here."""
-PATIENCE = {"STORE_TIMEOUT": "5s", "LOOP_LAG": "0s", "QUEUE_AGE": "10s"}
-"""A machine that is busy with other things may stall for longer than a cluster would wait for Redis."""
 
 
 class Pod(Child):
@@ -31,7 +30,12 @@ class Pod(Child):
         ports = {"PORT": self.port, "GRPC_PORT": self.grpc_port, "DEBUG_PORT": self.debug_port}
         there = {variable: self.here(hosts.get(value, value)) for variable, value in env.items()}
         own = {variable: str(port) for variable, port in ports.items()}
-        super().__init__(name, [PROGRAM], folder=folder, env={**PATIENCE, **there, **own, "PYTHONUNBUFFERED": "1"})
+        super().__init__(
+            name,
+            [PROGRAM],
+            folder=folder,
+            env={**PATIENCE, "DRAIN_DELAY": "0s", **there, **own, "PYTHONUNBUFFERED": "1"},
+        )
 
     def here(self, path: str) -> str:
         """Where a mounted path of the manifest is on this machine; other texts stay as they are."""

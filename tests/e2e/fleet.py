@@ -22,16 +22,14 @@ from ratelimit_svc.demo.parts import LOOPBACK, Envoy, RedisServer, Replica, get,
 from ratelimit_svc.demo.traffic import Upstream, call
 from ratelimit_svc.settings import TABLE
 from tests.e2e.cluster_ip import ClusterIp
+from tests.waiting import PATIENCE
 
 CALLERS = 6
 PAUSE_S = 0.01
 """Of a caller, between two requests: some hundred a second are load enough, and leave the machine something."""
-ENV = {
+ENV = PATIENCE | {
     # as it is by default: what a demo does not want to wait for is what this is about
     "DRAIN_DELAY": next(setting.default for setting in TABLE if setting.variable == "DRAIN_DELAY"),
-    "STORE_TIMEOUT": "5s",  # a stall of this machine is nobody's failure
-    "LOOP_LAG": "0s",
-    "QUEUE_AGE": "10s",
 }
 FILTER = (
     shipped("istio/envoyfilter-gateway.yaml")

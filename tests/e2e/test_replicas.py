@@ -13,6 +13,7 @@ from ratelimit_svc.demo.proof import Hit, fullest, got, least
 from ratelimit_svc.model import Entry
 from ratelimit_svc.pb.envoy.service.ratelimit.v3 import rls_pb2, rls_pb2_grpc
 from ratelimit_svc.wire.client import request
+from tests.waiting import PATIENCE
 
 SECOND = 1_000_000
 LIMITS = {"a": 1, "b": 5, "c": 20, "d": 50, "e": 100}
@@ -62,7 +63,7 @@ async def test_no_tenant_gets_more_than_its_limit_and_none_starves(tmp_path, eng
     """Fifty callers on two replicas; in the second run one replica is killed in the middle."""
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
-    env = {"STORE_TIMEOUT": "5s", "LOOP_LAG": "0s", "QUEUE_AGE": "10s", "ENGINE": engine}
+    env = PATIENCE | {"ENGINE": engine}
     run = Run()
     async with (
         server(tmp_path / "store") as store,

@@ -10,9 +10,11 @@ from ratelimit_svc.demo.child import until
 from ratelimit_svc.demo.parts import Replica, get, valkey
 from ratelimit_svc.model import Entry
 from ratelimit_svc.wire.client import Client, request
+from tests.logged import logged
+from tests.waiting import PATIENCE
 
 RULES = "domain: shop\ndescriptors: [{key: tenant, rate_limit: {unit: hour, requests_per_unit: 10}}]\n"
-ENV = {"LOG_FORMAT": "json", "STORE_TIMEOUT": "5s", "LOOP_LAG": "0s", "QUEUE_AGE": "10s"}
+ENV = PATIENCE | {"LOG_FORMAT": "json"}
 
 
 def passed(replica: Replica, tenant: str) -> int:
@@ -70,8 +72,7 @@ async def test_the_share_in_an_outage_is_of_those_who_were_counted(tmp_path):
         with Redis(host="127.0.0.1", port=store.port) as client:
             assert client.zcard("ratelimit-svc:replicas") == 1
         await counts(1, one)
-    events = [json.loads(line) for line in one.log.read_text().splitlines()]
-    counted = [each["counted"] for each in events if each["@message"] == "replicas are counted"]
+    counted = [each["counted"] for each in logged(one, "replicas are counted")]
     assert (counted[0], counted[-3:]) == (1, [3, 2, 1])
-    breaker = [each["@message"] for each in events if each["@message"].startswith("breaker")]
+    breaker = [each["@message"] for each in logged(one, "breaker")]
     assert breaker[:2] == ["breaker open", "breaker closed"]

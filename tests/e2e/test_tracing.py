@@ -6,14 +6,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from ratelimit_svc.demo import envoy, istio, shipped
+from ratelimit_svc.demo import envoy, istio
 from ratelimit_svc.demo.child import free_port, until
 from ratelimit_svc.demo.istio import HCM
 from ratelimit_svc.demo.parts import Envoy, Replica
 from ratelimit_svc.demo.traffic import Upstream, call
 from tests.collecting import http_collector
 from tests.e2e.conftest import GATEWAY_RULES
+from tests.e2e.fleet import FILTER
 from tests.engines import ENGINES
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -45,12 +47,12 @@ def trace(bootstrap: Any, port: int, percent: int) -> None:
 
 
 def gateway(folder: Path, replica: Replica, upstream: Upstream, collector_port: int, percent: int) -> Envoy:
-    """Istio's gateway with the shipped filter, which traces."""
+    """Istio's gateway with the shipped filter (which waits for longer here), which traces."""
     port, admin_port = free_port(), free_port()
     config = envoy.build(
         envoy.GATEWAY, port=port, admin_port=admin_port, replicas=[replica.grpc_port], upstream=upstream.port
     )
-    config = istio.apply(config, istio.read(shipped("istio/envoyfilter-gateway.yaml").read_text()), envoy.GATEWAY)
+    config = istio.apply(config, istio.read(FILTER), envoy.GATEWAY)
     trace(config, collector_port, percent)
     folder.mkdir()
     return Envoy(folder, envoy.write(config, folder / "envoy.json"), port=port, admin_port=admin_port)
@@ -63,14 +65,13 @@ async def test_our_spans_are_below_envoys(tmp_path, engine, percent):
     rules = tmp_path / "rules.yaml"
     rules.write_text(GATEWAY_RULES)
     async with http_collector() as (collector, collector_port):
-        env = {
+        env = PATIENCE | {
             "ENGINE": engine,
             "TRACING_ENABLED": "true",
             "TRACING_SAMPLING_RATE": "0",
             "TRACING_SERVICE_NAME": "limits",
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector_port}",
             "OTEL_BSP_SCHEDULE_DELAY": "50",
-            "STORE_TIMEOUT": "1s",
         }
         async with Upstream() as upstream, Replica(tmp_path / "replica", rules=rules, env=env) as replica:
             proxied = gateway(tmp_path / "envoy", replica, upstream, collector_port, percent)

@@ -1,6 +1,5 @@
 """Why was I limited? What Envoy's access log, the service's log and /debug/requests say of the same denial."""
 
-import json
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -10,6 +9,7 @@ import pytest_asyncio
 from ratelimit_svc.demo.child import until
 from ratelimit_svc.demo.traffic import LIMITED, PASSED
 from tests.e2e.conftest import Client, client_of
+from tests.logged import logged
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
@@ -40,10 +40,10 @@ async def test_access_log_service_log_and_debug_page_agree(why):
     assert await why.statuses(3, "acme") == [PASSED, PASSED, LIMITED]
     assert await why.statuses(2, "free") == [PASSED, PASSED]
 
-    async def logged() -> bool:
+    async def has_come() -> bool:
         return len(why.scene.envoy.access_log()) >= 5
 
-    await until(logged, "Envoy has logged five requests")
+    await until(has_come, "Envoy has logged five requests")
     lines = why.scene.envoy.access_log()
     assert [line["status"] for line in lines] == [200, 200, 429, 200, 200]
     assert [line["rule"] for line in lines] == ["shop/tenant=acme#little"] * 3 + [None, None]
@@ -52,7 +52,7 @@ async def test_access_log_service_log_and_debug_page_agree(why):
     assert 1 <= denied["reset"] <= 30  # one of two a minute comes back in half a minute
 
     (replica,) = why.scene.replicas
-    told = [line for line in map(json.loads, replica.log.read_text().splitlines()) if line["@message"] == "denied"]
+    told = logged(replica, "denied")
     assert [(line["rule"], line["tenant"]) for line in told] == [(denied["rule"], "acme")]
     assert abs(told[0]["reset_s"] - denied["reset"]) <= 1
     assert told[0]["limit"] == "2 per minute, at once up to 2 (token bucket)"

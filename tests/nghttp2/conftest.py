@@ -19,6 +19,7 @@ from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.client import request
 from tests.conformance.frames import framed
 from tests.engines import ENGINES
+from tests.waiting import PATIENCE
 
 PATIENCE_S = 60
 """After which a program is ended."""
@@ -68,14 +69,7 @@ async def serve(folder: Path, engine: str, redis_url: str, **env: str) -> AsyncI
     """Run a replica with the demo's rules, which waits for its store as long as a stall may take. Each has a tenant of its own."""
     body = folder / "request"
     body.write_bytes(framed(request("shop", [[Entry("tenant", folder.name)]]).SerializeToString()))
-    settings = {
-        "ENGINE": engine,
-        "STORE_TIMEOUT": "5s",
-        "LOOP_LAG": "0s",
-        "QUEUE_AGE": "10s",
-        "LOG_LEVEL": "error",
-        **env,
-    }
+    settings = {**PATIENCE, "ENGINE": engine, "LOG_LEVEL": "error", **env}
     async with Replica(folder, rules=shipped("demo.yaml"), redis_url=redis_url, env=settings) as replica:
         yield Service(replica, engine, "https" if env else "http", body)
 

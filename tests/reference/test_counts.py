@@ -13,6 +13,7 @@ from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.metrics import Metrics, reference
 from ratelimit_svc.metrics.reference import LONGEST_KEY, KeyCounts, ReferenceCounts, near_limit
+from ratelimit_svc.metrics.stats import Counter, stats
 from ratelimit_svc.model import Algorithm, Charge, Grant, Limit, Line, Outcome, Plan, Role, Rule, Unit
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.wire import rls
@@ -106,6 +107,14 @@ def test_near_the_limit(hits: int, after: int, limit: int, expected: str) -> Non
     else:
         ReferenceCounts().denied(plan, Grant(0, (Outcome(max(0, limit - after + hits), 1, 1),)), 1)
     assert words(counts) == expected
+
+
+def test_a_quota_that_denies_nobody_is_no_shadow() -> None:
+    """Under QUOTA_MODE, beside a descriptor that no rule has, it is looked at as a shadow is, and counted as a quota."""
+    plan, counts = plan_of(2, 3, Role.QUOTA)
+    plan.charges = (plan.charges[0]._replace(role=Role.SHADOW),)
+    ReferenceCounts().granted(plan, Grant(1, (Outcome(1, 1, 1),)), 1)
+    assert words(counts) == "total 3 over 2 near 1"
 
 
 @pytest.mark.parametrize(
@@ -211,6 +220,7 @@ async def test_keys_are_bounded_whatever_callers_send(monkeypatch: pytest.Monkey
     assert found["shop.other"] == "total 150 within 150"
     assert found["shop.day"] == "total 100 within 100"
     assert found["other"] == "unknown 100"
+    monkeypatch.setattr(reference, "MOST_CALLERS_KEYS", 60)  # there is room again, but not for a key that long
     found = await counted(limiter, "day=1", "tight=1", f"detailed={'x' * LONGEST_KEY}")
     assert found["shop.tight"] == found["shop.detailed_1"] == "total 1 within 1"
     assert len(found) == 50 + 6
@@ -255,9 +265,9 @@ async def test_refunds_are_counted_apart() -> None:
 
 
 async def test_a_budgets_overspending_cost_is_over_its_limit() -> None:
-    """A cost that was known only afterwards is charged and told OVER_LIMIT: all of it is counted so."""
+    """A cost that was known only afterwards is charged and told OVER_LIMIT: what is beyond the limit is over it, as there."""
     found = await counted(limiter_of(), "day=x hits 0", "hits 6: day=x", "hits 6: day=x", "day=x")
-    assert found == {"shop.day": "total 13 over 7 within 6"}
+    assert found == {"shop.day": "total 13 over 3 near 2 within 6"}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +275,7 @@ async def test_a_budgets_overspending_cost_is_over_its_limit() -> None:
     [(False, "total 5 over 3 near 1 within 2"), (True, "total 5 over 3 near 1 cached 2 within 2")],
 )
 async def test_what_is_denied_from_memory_is_counted_as_if_the_store_had(local_cache: bool, expected: str) -> None:  # noqa: FBT001
-    """The memory changes no number, but for the one that tells of it where the reference would have a local cache."""
+    """Of what is over its limit, but for the number that tells of a local cache; what was not asked counts as within."""
     counts = ReferenceCounts(local_cache=local_cache)
     limiter = limiter_of(counts=counts, denial_memory_keys=100)
     found = await counted(limiter, *["tight=x"] * 3, *["tight=x; day=x"] * 2)
@@ -285,6 +295,24 @@ async def test_without_the_store_hits_are_counted_and_what_the_local_share_says(
         "shop.deny": "total 1",
         "shop.day": "total 1 within 1",
     }
+
+
+async def test_without_the_store_a_budgets_share_is_overdrawn_likewise(held) -> None:
+    """Only what is beyond the share is over it."""
+    held.away = True
+    found = await counted(limiter_of(held), "day=x hits 0", "hits 6: day=x", "hits 6: day=x")
+    assert found == {"shop.day": "total 12 over 2 near 2 within 6"}
+
+
+async def test_bytes_that_are_no_request_are_counted() -> None:
+    """As a request, and as one that is refused (differs: the reference does not count them)."""
+    limiter = limiter_of()
+    with pytest.raises(RateLimitError):
+        await tell(limiter, b"\xff\xff")
+    assert [stat for stat in stats(limiter._metrics) if isinstance(stat, Counter)] == [
+        Counter("ratelimit.service.call.should_rate_limit.service_error", 1),
+        Counter("ratelimit_server.ShouldRateLimit.total_requests", 1),
+    ]
 
 
 async def test_nothing_is_counted_that_nobody_reads() -> None:

@@ -20,6 +20,7 @@ from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.calls import CallError
 from ratelimit_svc.wire.client import Client
 from tests.reference.asking import asked
+from tests.waiting import PATIENCE
 
 RULES = """
 domain: shop
@@ -184,14 +185,16 @@ def series(page: str) -> list[str]:
 SAME = re.compile(r"ratelimit_(?!svc_|go_|redis_pool_)(?!\w+_(sum|bucket)\b)")
 
 
-@pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window"])
-async def test_series_are_the_references(tmp_path: Path, valkey_server: RedisServer, algorithm: str) -> None:
+@pytest.mark.parametrize(
+    ("algorithm", "keys"), [("fixed_window", "ours"), ("fixed_window", "reference"), ("sliding_window", "ours")]
+)
+async def test_series_are_the_references(tmp_path: Path, valkey_server: RedisServer, algorithm: str, keys: str) -> None:
     """The same names, labels and numbers, and no other series."""
     rules = tmp_path / "rules.yaml"
     rules.write_text(RULES)
     port = free_port()
     env = {"USE_PROMETHEUS": "true", "PROMETHEUS_ADDR": f"{LOOPBACK}:{port}", "DEFAULT_ALGORITHM": algorithm}
-    env |= {"CACHE_KEY_PREFIX": f"series-{algorithm}:"}
+    env |= PATIENCE | {"CACHE_KEY_PREFIX": f"series-{algorithm}-{keys}:", "REDIS_KEY_FORMAT": keys}
     async with Replica(tmp_path, rules=rules, redis_url=valkey_server.address, env=env) as replica:
         await until(replica.ready, "it is ready")
         await asyncio.to_thread(ask, replica.address)
@@ -202,4 +205,5 @@ async def test_series_are_the_references(tmp_path: Path, valkey_server: RedisSer
         await asyncio.to_thread(ask_json, replica.http)
         total = 'ratelimit_service_total_requests{grpc_method="ShouldRateLimit"}'
         assert f"\n{total} 64\n" in (await get(f"http://{LOOPBACK}:{port}/metrics"))[1]
+        assert f"\n{total}: 64\n" in (await get(f"{replica.debug}/stats"))[1]
         assert (await get(f"http://{LOOPBACK}:{port}/"))[0] == 404

@@ -16,6 +16,7 @@ from ratelimit_svc.demo import shipped
 from ratelimit_svc.demo.child import free_port
 from ratelimit_svc.demo.parts import Replica
 from ratelimit_svc.loadtest.__main__ import FAILED, HELD, NOT_RUN
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 PROFILES = sorted(path.stem for path in (ROOT / "deploy/loadtest/profiles").glob("*.json"))
@@ -27,7 +28,7 @@ PATIENT = ["--set", "timeout=5s", "--threshold", "p99_ms=5000", "--threshold", "
 async def replica(tmp_path_factory, valkey_server):
     """One replica with the demo's rules, which waits for its store as long as a stall may take."""
     folder = tmp_path_factory.mktemp("replica")
-    env = {"STORE_TIMEOUT": "5s", "LOOP_LAG": "0s", "QUEUE_AGE": "10s", "LOG_LEVEL": "error"}
+    env = PATIENCE | {"LOG_LEVEL": "error"}
     async with Replica(folder, rules=shipped("demo.yaml"), redis_url=valkey_server.url, env=env) as running:
         yield running
 

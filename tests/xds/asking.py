@@ -1,6 +1,7 @@
 """A client of ours that a test watches."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import RuleSet
-from ratelimit_svc.xds.client import KEEPALIVE_S, Client
+from ratelimit_svc.xds.channel import KEEPALIVE_S
+from ratelimit_svc.xds.client import Client
 from ratelimit_svc.xds.source import Node, Source, Waits
 from tests import waiting
 
@@ -33,6 +35,11 @@ class Asking:
         self.errors: list[RulesError] = []
         self.ups = 0
         self.downs: list[str] = []
+        """Why there was no stream, each time it was told."""
+        self.waits_s: list[float] = []
+        """How long it was to the next one, as it was told."""
+        self.waits = 0
+        """How often it has waited, told or not."""
         self.loads = 0
         self.wake = asyncio.Event()
         self._load = partial(load, merge_domains=merge_domains)
@@ -42,17 +49,28 @@ class Asking:
             on_rules=lambda rules, _files: self.rules.append(rules),
             on_error=self.errors.append,
             on_up=self._up,
-            on_down=lambda reason, _wait_s: self.downs.append(reason),
+            on_down=self._down,
             wake=self.wake,
+            dice=self._dice,
             keepalive_s=keepalive_s,
         )
 
     def _counted(self, files: Iterable[RuleFile]) -> RuleSet:
+        assert threading.current_thread() is not threading.main_thread(), "it is compiled in a thread"
         self.loads += 1
         return self._load(files)
 
     def _up(self) -> None:
         self.ups += 1
+
+    def _down(self, reason: str, wait_s: float) -> None:
+        self.downs.append(reason)
+        self.waits_s.append(wait_s)
+
+    def _dice(self) -> float:
+        """Thrown once for each wait; this face spreads nothing."""
+        self.waits += 1
+        return 0.5
 
     def limits(self) -> dict[str, int | None]:
         """The limits in force, by their rules."""

@@ -42,6 +42,6 @@ def test_no_wait_is_nothing() -> None:
 
 
 def test_it_may_fail_for_years() -> None:
-    """The number of failures has no bound."""
-    backoff = Backoff(DEFAULTS._replace(most_s=86_400), lambda: MIDDLE)
+    """The number of failures has no bound, although a float has one."""
+    backoff = Backoff(DEFAULTS._replace(initial_s=10.0, most_s=86_400.0), lambda: MIDDLE)
     assert [backoff.next_s() for _ in range(5_000)][-1] == pytest.approx(86_400)

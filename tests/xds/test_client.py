@@ -3,12 +3,13 @@
 import asyncio
 import socket
 from contextlib import suppress
+from types import CoroutineType
 
 import grpc.aio
 import pytest
 from google.protobuf.any_pb2 import Any as Resource
 
-from ratelimit_svc.xds import client
+from ratelimit_svc.xds.client import Client, _Latest, _read
 from ratelimit_svc.xds.source import Node
 from tests.proxying import Proxy
 from tests.waiting import until
@@ -17,6 +18,17 @@ from tests.xds.asking import SOON, Asking, asking, source
 
 LONG = SOON._replace(retry_s=3600, initial_s=3600, most_s=3600)
 """Waits that no test lives to see the end of."""
+
+
+def where_the_client_stands() -> list[str]:
+    """The names of the coroutines that the client is in, from the outermost to the one that waits."""
+    coroutines = [task.get_coro() for task in asyncio.all_tasks()]
+    inside: object = next(each for each in coroutines if each.__qualname__ == Client.run.__qualname__)  # type: ignore[union-attr]
+    names = []
+    while isinstance(inside, CoroutineType):
+        names.append(inside.__qualname__)
+        inside = inside.cr_await
+    return names
 
 
 @pytest.fixture
@@ -172,6 +184,7 @@ async def test_resources_that_are_none(server: Listening, sent: Resource, told: 
         talk = await server.ads.opened()
         await talk.say_resources("1", sent)
         assert (await talk.heard()).error_detail.message.startswith(told)
+        assert [str(error).startswith(told) for error in ours.errors] == [True]
         await talk.say("2", config("a", "shop", limit=3))
         assert (await talk.heard()).version_info == "2"
         assert (ours.limits(), server.ads.waiting) == ({"shop/k": 3}, 0)
@@ -201,10 +214,22 @@ async def test_a_newer_response_ends_that_wait(server: Listening) -> None:
         await talk.say("1", bad)
         await talk.heard()
         await talk.say("1", bad, nonce="again")
+        await until(lambda: _Latest.newer.__qualname__ in where_the_client_stands(), within_s=30)
         await talk.say("2", config("a", "shop", limit=3), nonce="better")
         answer = await talk.heard()
         assert (answer.response_nonce, answer.HasField("error_detail")) == ("better", False)
         assert ours.limits() == {"shop/k": 3}
+
+
+async def test_equal_findings_are_told_once(server: Listening) -> None:
+    """Other resources in which the same is wrong are refused, and nobody hears of it again."""
+    bad = config("a", "shop", limit=5, unit="UNKNOWN")
+    async with asking(source(server.url)) as ours:
+        talk = await server.ads.opened()
+        for version, configs in (("1", (bad,)), ("2", (bad, config("b", "bank", limit=1)))):
+            await talk.say(version, *configs)
+            assert (await talk.heard()).HasField("error_detail")
+        assert (ours.loads, len(ours.errors)) == (2, 1)
 
 
 async def test_very_many_findings_are_not_all_sent(server: Listening) -> None:
@@ -241,6 +266,30 @@ async def test_a_stream_that_ends_is_opened_again(server: Listening) -> None:
         assert ours.client.streams == 2
 
 
+async def test_streams_without_rules_are_told_once(server: Listening) -> None:
+    """A server that hangs up again and again: the reason is told once, and so is that there was a stream after it."""
+    async with asking(source(server.url)) as ours:
+        for _ in range(4):
+            talk = await server.ads.opened()
+            talk.end()
+        await server.ads.opened()
+        assert (ours.ups, ours.downs) == (2, ["the server ended the stream"])
+
+
+async def test_each_end_of_a_stream_with_rules_is_told(server: Listening) -> None:
+    """The rules were an end of what went before: the same reason is news, and the wait is the first one again."""
+    waits = SOON._replace(initial_s=0.2)
+    async with asking(source(server.url, waits=waits)) as ours:
+        for version in ("1", "2"):
+            talk = await server.ads.opened()
+            await talk.say(version, config("a", "shop", limit=3))
+            await talk.heard()
+            talk.end()
+        await server.ads.opened()
+        assert ours.downs == ["the server ended the stream"] * 2
+        assert ours.waits_s == [waits.retry_s] * 2
+
+
 async def test_what_came_before_the_end_is_taken(server: Listening) -> None:
     """A server that says everything and hangs up at once has been heard."""
     async with asking(source(server.url)) as ours:
@@ -256,7 +305,7 @@ async def test_a_server_that_comes_late(server: Listening) -> None:
     port = server.port
     await server.stop()
     async with asking(source(f"127.0.0.1:{port}")) as ours:
-        await ours.until_down("UNAVAILABLE")
+        await until(lambda: ours.waits > 3, within_s=60)
         assert not ours.client.connected
         reason = ours.client.describe()["reason"]
         assert isinstance(reason, str)
@@ -351,7 +400,7 @@ async def test_a_server_that_says_nothing(server: Listening) -> None:
 
 async def test_a_server_that_is_dead_without_a_word(server: Listening) -> None:
     """A connection over which nothing comes back, not even an answer to a ping, is given up, and another one is tried."""
-    async with Proxy(server.port) as proxy, asking(source(f"127.0.0.1:{proxy.port}"), keepalive_s=0.5) as ours:
+    async with Proxy(server.port) as proxy, asking(source(f"127.0.0.1:{proxy.port}"), keepalive_s=1) as ours:
         talk = await server.ads.opened()
         await talk.say("1", config("a", "shop", limit=3))
         await talk.heard()
@@ -410,4 +459,4 @@ async def test_the_end_leaves_no_task(server: Listening) -> None:
     """What reads a stream ends with it."""
     async with asking(source(server.url)):
         await server.ads.opened()
-    assert not [task for task in asyncio.all_tasks() if task.get_coro().__qualname__.startswith(client._read.__name__)]  # type: ignore[union-attr]
+    assert not [task for task in asyncio.all_tasks() if task.get_coro().__qualname__.startswith(_read.__name__)]  # type: ignore[union-attr]

@@ -171,6 +171,17 @@ def test_resources_with_one_name_are_two_files() -> None:
     assert found[0].startswith("resource 1: domain: ")
 
 
+def test_what_an_unlimited_rule_has_beside_is_told() -> None:
+    """As of a file: a unit is a mistake; a number, which generators may leave there, is odd."""
+    domain = config("a", "shop", limit=5)
+    limit = domain["descriptors"][0]["rate_limit"]
+    limit["unlimited"] = True
+    means_nothing = "a: descriptors[0].rate_limit.{0}: `{0}` means nothing with `unlimited: true`; remove one of them"
+    assert findings(domain) == [means_nothing.format("unit")]
+    limit["unit"] = 0
+    assert [str(warning) for warning in rules(domain).warnings] == [means_nothing.format("requests_per_unit")]
+
+
 def test_all_that_is_wrong_is_told_at_once() -> None:
     """Resources that are none do not hide each other."""
     wrong = [Resource(type_url="x/y"), Resource(type_url=TYPE_URL, value=b"\xff")]

@@ -19,6 +19,8 @@ from ratelimit_svc.model import Entry
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
 from ratelimit_svc.wire.calls import CallError
 from ratelimit_svc.wire.client import Client, request
+from tests.logged import log_of
+from tests.waiting import PATIENCE
 from tests.xds.ads import Listening, config, listening
 
 NO_CONFIG = "UNKNOWN: no rate limit configuration loaded"
@@ -38,7 +40,7 @@ async def server() -> AsyncIterator[Listening]:
 @asynccontextmanager
 async def replica(folder: Path, server: Listening, **env: str) -> AsyncIterator[Replica]:
     """A replica that is started, and not waited for."""
-    settings = {
+    settings = PATIENCE | {
         "CONFIG_TYPE": "GRPC_XDS_SOTW",
         "CONFIG_GRPC_XDS_SERVER_URL": server.url,
         "CONFIG_GRPC_XDS_NODE_ID": "envoy-ratelimit",
@@ -56,7 +58,7 @@ async def replica(folder: Path, server: Listening, **env: str) -> AsyncIterator[
 
 async def ask(replica: Replica, domain: str = "shop") -> RateLimitResponse:
     def call() -> RateLimitResponse:
-        with Client(replica.address, timeout_s=10) as client:
+        with Client(replica.address, timeout_s=30) as client:
             return client.ask(request(domain, [[Entry("k", "a")]]))
 
     return await asyncio.to_thread(call)
@@ -80,10 +82,6 @@ async def until_it_listens(replica: Replica) -> None:
         return (await get(f"{replica.http}/healthcheck"))[0] in {200, 500}
 
     await until(listens, "it listens", within=60)
-
-
-def log_of(replica: Replica) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in replica.log.read_text().splitlines()]
 
 
 async def test_as_envoy_gateway_starts_it(tmp_path: Path, server: Listening) -> None:

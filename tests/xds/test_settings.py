@@ -4,27 +4,25 @@ from pathlib import Path
 
 import pytest
 
-from ratelimit_svc.errors import SettingsError
 from ratelimit_svc.settings import Settings
 from ratelimit_svc.xds.source import Node, Source, Tls, Waits
+from tests import environment
 
 
 def source(**environ: str) -> Source:
-    made = Settings.from_environment({"CONFIG_TYPE": "GRPC_XDS_SOTW", **environ}).xds
+    made = environment.read(CONFIG_TYPE="GRPC_XDS_SOTW", **environ).xds
     assert made is not None
     return made
 
 
 def refused(**environ: str) -> str:
-    with pytest.raises(SettingsError) as error:
-        source(**environ)
-    return str(error.value)
+    return environment.refused(CONFIG_TYPE="GRPC_XDS_SOTW", **environ)
 
 
 def test_files_have_no_server() -> None:
     """Whatever else is said of one."""
-    assert Settings.from_environment({}).xds is None
-    assert Settings.from_environment({"CONFIG_TYPE": "file", "CONFIG_GRPC_XDS_SERVER_URL": "a:1"}).xds is None
+    assert environment.read().xds is None
+    assert environment.read(CONFIG_TYPE="file", CONFIG_GRPC_XDS_SERVER_URL="a:1").xds is None
 
 
 def test_defaults() -> None:

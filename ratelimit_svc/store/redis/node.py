@@ -84,7 +84,7 @@ class Node:
         on_down: Callable[[str], None] = _ignore,
         on_change: Callable[[str, BreakerState, str], None] = _ignore,
     ) -> None:
-        self._where, self.address, self._find = where, address, find
+        self._where, self.short, self.address, self._find = where, where.short, address, find
         self._timeout_s = timeout_s
         self._clock = clock
         self._on_up, self._on_down, self._on_change = on_up, on_down, on_change

@@ -95,12 +95,14 @@ def combine(line: Line, parts: Sequence[Part], told: Sequence[Told]) -> Whole:
     undo = []
     overdrawn = False
     for part, answer in zip(parts, told, strict=True):
-        role = line.charges[part.charges[0]].role
+        shadow = all(
+            line.charges[at].role is Role.SHADOW for at in part.charges
+        )  # refunds of shadows stand beside gates
         kept = min(granted, answer.grant.granted)
         back = answer.grant.granted - kept
         if back and _counts(part):
             undo.append(_undo(part, answer, back))
-        overdrawn = overdrawn or (kept > 0 and answer.grant.overdrawn and role is not Role.SHADOW)
+        overdrawn = overdrawn or (kept > 0 and answer.grant.overdrawn and not shadow)
         for at, charge, outcome in zip(part.charges, part.line.charges, answer.grant.outcomes, strict=True):
             outcomes[at] = _undone(charge, outcome, back, line.n) if back else outcome
     ordered = tuple(outcomes[at] for at in range(len(line.charges)))
@@ -162,10 +164,10 @@ def _undone(charge: Charge, outcome: Outcome, requests: int, n: int) -> Outcome:
     Of n > 1 requests one more would fit then. A single one is told how it stood: it fitted, or would have overdrawn.
     """
     remaining, empty_us, fits_in_us = outcome
-    overshot = n == 1 and remaining == 0 and (fits_in_us > 0 or charge.overdraft is Overdraft.ALWAYS)
+    overshot = n == 1 and remaining <= 0 and (fits_in_us > 0 or charge.overdraft is Overdraft.ALWAYS)
     if charge.kind is Kind.POSITIVE and not overshot:
         remaining += requests * charge.hits
-    return Outcome(remaining, empty_us, 0 if n > 1 else fits_in_us)
+    return Outcome(max(remaining, 0), empty_us, 0 if n > 1 else fits_in_us)
 
 
 def _refunds(line: Line, parts: Sequence[Part]) -> list[Part]:

@@ -119,6 +119,8 @@ class Where:
     db: int = 0
     tls: Tls | None = None
     """For the sentinels too. None: plaintext."""
+    short: bool = False
+    """Whether it is for short windows only (`per_second`)."""
     connect_timeout_s: float = CONNECT_TIMEOUT_S
     """How long opening a connection may take until it is ready for a take."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ratelimit_svc.limiter import Limiter
-from ratelimit_svc.waiting import Waiting
+from ratelimit_svc.limiter.waiting import Waiting
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.calls import CallError, GrpcStatus, Method
 from ratelimit_svc.wire.engine import EngineOptions

@@ -12,9 +12,9 @@ from hpack import Decoder, Encoder
 
 from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.limiter import Limiter
+from ratelimit_svc.limiter.waiting import Answer, Waiting
 from ratelimit_svc.tracing.context import NAMES
 from ratelimit_svc.tracing.traces import Trace, Traces
-from ratelimit_svc.waiting import Answer, Waiting
 from ratelimit_svc.wire.http2 import fields
 from ratelimit_svc.wire.http2.calm import Calm
 from ratelimit_svc.wire.http2.fields import LONGEST_LIST, NO_TABLE, Field

@@ -7,8 +7,8 @@ that has ever denied: rules are written by an operator, and no caller makes one.
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ratelimit_svc.limiter.verdicts import deciding
 from ratelimit_svc.model import MICROSECONDS, Grant, Limit, Plan
-from ratelimit_svc.verdicts import deciding
 
 LONGEST_TENANT = 200
 """Characters of a tenant's name in a log: callers may choose it."""
@@ -69,7 +69,7 @@ class Denials:
                 limit=charge.rule.limit,
                 window=charge.key.decode("utf-8", "replace"),
                 hits=charge.hits,
-                remaining=outcome.remaining,
+                remaining=max(outcome.remaining, 0),
                 reset_s=-(-outcome.fits_in_us // MICROSECONDS),
                 overdrawn=grant.overdrawn,
                 others=others,

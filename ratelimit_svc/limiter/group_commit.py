@@ -14,13 +14,13 @@ from functools import partial
 from operator import attrgetter
 from time import perf_counter_ns
 
-from ratelimit_svc.comparison import Both, Comparison
 from ratelimit_svc.errors import StoreUnavailableError
+from ratelimit_svc.limiter.comparison import ComparedBatch, Comparison
+from ratelimit_svc.limiter.owed import Debt, Owed
+from ratelimit_svc.limiter.waiting import WaitingLine, WaitingLines
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import Grant, Line
-from ratelimit_svc.owed import Debt, Owed
 from ratelimit_svc.store import MAX_CHARGES, MAX_LINES, Store, Untaken
-from ratelimit_svc.waiting import WaitingLine, WaitingLines
 
 _IS_COMPARED = attrgetter("plan.compared")
 
@@ -85,8 +85,8 @@ class GroupCommit:
         self._next_send = None
         most_charges = MAX_CHARGES // 2 if self._owed else MAX_CHARGES
         while len(self._taking) < self._most and (batch := self._waiting.next_batch(most_charges)):
-            both = Both(batch) if any(map(_IS_COMPARED, batch)) else None
-            lines = both.lines() if both else [Line(line.plan.charges, len(line.requests)) for line in batch]
+            compared = ComparedBatch(batch) if any(map(_IS_COMPARED, batch)) else None
+            lines = compared.lines() if compared else [Line(line.plan.charges, len(line.requests)) for line in batch]
             self._stamp(batch)
             debts: list[Debt] = []
             if self._owed:
@@ -97,7 +97,7 @@ class GroupCommit:
             self._metrics.lines += len(lines)
             taken = self._take(lines, max([line.due for line in batch]))
             self._taking.add(taken)
-            taken.add_done_callback(partial(self._on_taken, debts, batch, both, perf_counter_ns()))
+            taken.add_done_callback(partial(self._on_taken, debts, batch, compared, perf_counter_ns()))
 
     def _stamp(self, batch: Sequence[WaitingLine]) -> None:
         now = self._clock()
@@ -116,7 +116,7 @@ class GroupCommit:
         self,
         debts: Sequence[Debt],
         batch: Sequence[WaitingLine],
-        both: Both | None,
+        compared: ComparedBatch | None,
         started_ns: int,
         taken: asyncio.Future[list[Grant | Untaken]],
     ) -> None:
@@ -131,16 +131,16 @@ class GroupCommit:
         else:
             away = error if isinstance(error, StoreUnavailableError) else self._report(error)
             said = [Untaken(away)] * (len(debts) + len(batch))
-            both = None
+            compared = None
         if not isinstance(said[-1], Untaken):
             self._metrics.store_latency.observe((perf_counter_ns() - started_ns) // 1000)
         if debts:
             for debt, grant in zip(debts, said, strict=False):
                 self._owed.settle(debt, grant)
             said = said[len(debts) :]
-        self._settle_all(batch, both.deciding(said) if both else said)
-        if both:
-            self._comparison.note(both.compared(said))
+        self._settle_all(batch, compared.deciding(said) if compared else said)
+        if compared:
+            self._comparison.note(compared.pairs(said))
 
     def _settle_all(self, batch: Sequence[WaitingLine], said: Sequence[Grant | Untaken]) -> None:
         for line, grant in zip(batch, said, strict=True):

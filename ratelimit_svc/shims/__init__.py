@@ -4,7 +4,8 @@
     ratelimit_client         asks a running service, as `ratelimit-svc hit` does
     ratelimit_config_check   says what is wrong with rule files, as `ratelimit-svc check --lenient` does
 
-Flags, output and exit statuses are theirs, as far as a script would look at them. What differs: docs/migration.md.
+Flags (`go_flags` reads them), output and exit statuses are theirs, as far as a script would look at them. What differs:
+docs/migration.md.
 """
 
 import sys
@@ -13,9 +14,9 @@ from pathlib import Path
 
 from ratelimit_svc import cli
 from ratelimit_svc.errors import RulesError
-from ratelimit_svc.go_flags import Flag, FlagError, HelpAsked, parse, usage
 from ratelimit_svc.model import Entry
 from ratelimit_svc.rules.load import load
+from ratelimit_svc.shims.go_flags import Flag, FlagError, HelpAsked, parse, usage
 
 OK, FAILED, MISUSED = 0, 1, 2
 """Exit statuses: it was answered, or all is well; it was not; wrong flags."""

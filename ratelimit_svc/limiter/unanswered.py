@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from ratelimit_svc.comparison import Comparison
-from ratelimit_svc.deadlines import MOST_AT_ONCE
 from ratelimit_svc.errors import StoreUnavailableError
+from ratelimit_svc.limiter.comparison import Comparison
+from ratelimit_svc.limiter.deadlines import MOST_AT_ONCE
+from ratelimit_svc.limiter.owed import Debt, Owed, debts
+from ratelimit_svc.limiter.policy import Policy
+from ratelimit_svc.limiter.waiting import Waiting, WaitingLine
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import Code, Grant, OnStoreFailure, Plan, Verdict
-from ratelimit_svc.owed import Debt, Owed, debts
-from ratelimit_svc.policy import Policy
 from ratelimit_svc.store import Untaken
-from ratelimit_svc.waiting import Waiting, WaitingLine
 
 
 class Unanswered:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import chain
 from sys import getsizeof
 
-from ratelimit_svc.compared import compare
 from ratelimit_svc.errors import BadRequestError
+from ratelimit_svc.limiter.compared import compare
 from ratelimit_svc.model import (
     MAX_HITS,
     Charge,
@@ -57,7 +57,7 @@ _ORDER = {Role.GATE: 1, Role.QUOTA: 2, Role.SHADOW: 3}
 
 
 class Planner:
-    """Finds plans.
+    """Makes plans: what requests mean under some rules.
 
     Args:
         rules: what is in force; None: nothing yet.

@@ -1,5 +1,8 @@
 """Comparison: how often the algorithms that rules are compared with (`compare`) say something else than those that decide.
 
+    differences   when the two of a rule differed, where in the window, and on which requests
+    page          what `/debug/compare` shows of it
+
 A request on compared rules goes to the store as two lines, one behind the other in one script: first what it would mean if its
 compared rules counted by their other algorithms (`Plan.compared`), on windows of their own, then what it means. So:
 
@@ -15,16 +18,17 @@ in shadow mode, would be. What is told here is kept in memory, for MOST_RULES ru
 Pure but for the clock it is handed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from ratelimit_svc.comparison.differences import Differences
+from ratelimit_svc.limiter.comparison.differences import Differences
+from ratelimit_svc.limiter.verdicts import denying
+from ratelimit_svc.limiter.waiting import WaitingLine
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.metrics.counts import Compared
 from ratelimit_svc.model import BAD_KEY, Grant, Limit, Line, Plan, Role, Rule
 from ratelimit_svc.store import Untaken
-from ratelimit_svc.verdicts import denying
-from ratelimit_svc.waiting import WaitingLine
 
 MOST_RULES = 1_000
 """Rules of which more is known than the counters of metrics say: 16 kB each at most."""
@@ -35,7 +39,9 @@ class RuleComparison:
     """What is known of one rule."""
 
     limit: Limit
+    """What decides."""
     compared: Limit
+    """The same limit, counted by the other algorithm."""
     since_us: int
     """From when on it counts."""
     counts: Compared = field(default_factory=Compared)
@@ -45,8 +51,20 @@ class RuleComparison:
     """None: there are none."""
 
 
-class Both:
-    """A batch of which some lines are compared, as it goes to the store."""
+class Pair(NamedTuple):
+    """What the store has said of a line that is compared."""
+
+    plan: Plan
+    requests: int
+    """How many the line had."""
+    decided: Grant | Untaken
+    """Of what decides."""
+    other: Grant | Untaken
+    """Of what it would be otherwise."""
+
+
+class ComparedBatch:
+    """A batch of which some lines are compared: what the store is asked for it, and what its reply means."""
 
     __slots__ = ("_lines", "_requests")
 
@@ -74,13 +92,13 @@ class Both:
             found.append(next(told))
         return found
 
-    def compared(self, said: Iterable[Grant | Untaken]) -> Iterable[tuple[Plan, int, Grant | Untaken, Grant | Untaken]]:
-        """Yield each line that is compared, how often it was asked, what was said of it, and what would have been."""
+    def pairs(self, said: Iterable[Grant | Untaken]) -> Iterator[Pair]:
+        """Yield what the store has said of each line that is compared."""
         told = iter(said)
         for line, requests in zip(self._lines, self._requests, strict=True):
             if line.plan.compared is not None:
                 other = next(told)
-                yield line.plan, requests, next(told), other
+                yield Pair(line.plan, requests, decided=next(told), other=other)
             else:
                 next(told)
 
@@ -121,9 +139,9 @@ class Comparison:
             else:
                 self._known(rule)
 
-    def note(self, told: Iterable[tuple[Plan, int, Grant | Untaken, Grant | Untaken]]) -> None:
+    def note(self, pairs: Iterable[Pair]) -> None:
         """Note what the store has said of some lines; what it does not tell of both, nobody can compare."""
-        for plan, requests, decided, other in told:
+        for plan, requests, decided, other in pairs:
             if isinstance(decided, Untaken) or isinstance(other, Untaken):
                 continue
             if BAD_KEY not in (decided.granted, other.granted):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import NamedTuple
 
-from ratelimit_svc import verdicts
+from ratelimit_svc.limiter import verdicts
 from ratelimit_svc.model import Algorithm, Charge, Grant, Line, OnStoreFailure, Plan, Role, Verdict
 from ratelimit_svc.store.memory import MemoryStore
 

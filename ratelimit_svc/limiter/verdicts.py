@@ -48,7 +48,7 @@ def _granted(charge: Charge, outcome: Outcome, overdrawn: bool) -> Status:  # no
     if fits_in_us and charge.role is _SHADOW and charge.rule.role is not _QUOTA:
         return Status(_OK, charge.rule.limit, 0, _seconds(fits_in_us))
     if fits_in_us and (overdrawn or charge.rule.role is _QUOTA):
-        return Status(_OVER_LIMIT, charge.rule.limit, remaining, _seconds(fits_in_us))
+        return Status(_OVER_LIMIT, charge.rule.limit, max(remaining, 0), _seconds(fits_in_us))
     return Status(_OK, charge.rule.limit, remaining, _seconds(empty_us))
 
 

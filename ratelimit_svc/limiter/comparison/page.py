@@ -5,8 +5,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ratelimit_svc.comparison import Comparison, RuleComparison
-from ratelimit_svc.comparison.differences import MINUTES, ONLY_COMPARED, ONLY_ENFORCED, Differences, Example
+from ratelimit_svc.limiter.comparison import Comparison, RuleComparison
+from ratelimit_svc.limiter.comparison.differences import MINUTES, ONLY_COMPARED, ONLY_ENFORCED, Differences, Example
 from ratelimit_svc.metrics.counts import Compared
 from ratelimit_svc.model import MICROSECONDS
 from ratelimit_svc.rules.words import in_words

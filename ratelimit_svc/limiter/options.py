@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ratelimit_svc.plans import Planner
+from ratelimit_svc.limiter.plans import Planner
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,13 +26,15 @@ class Options:
     batches_in_flight: int = 1
     """How many batches may be with the store at a time."""
     plan_memory_bytes: int = 64 * 1024 * 1024
+    """About how much the remembered plans may take."""
     key_prefix: str = ""
+    """Put before every key (CACHE_KEY_PREFIX)."""
     dynamic_metadata: bool = False
     """Tell Envoy's access log, in each answer, which rules met the request and how it stands with them."""
     header_names: tuple[str, ...] = ()
     """What callers are told in headers of each answer, by these names: the limit, what is left, and the reset. None: nothing."""
     planner: type[Planner] = Planner
-    """Finds plans: in which keys what is counted."""
+    """Makes plans, and so decides in which keys hits are counted."""
     shadow_mode: bool = False
     """Nobody is denied: each request is charged as if all were enforced, statuses say what that would be, and all pass."""
     denial_log_every_s: float = 1.0

@@ -1,4 +1,7 @@
-"""Compared: what a request would mean if its rules counted by the algorithms that they are compared with. Pure."""
+"""Compared: what a request would mean if its rules counted by the algorithms that they are compared with. Pure.
+
+A plan is made with it (`plans`); how often the two differ is counted in `comparison`.
+"""
 
 from ratelimit_svc.model import Charge, Kind, OnStoreFailure, Overdraft, Plan, Request
 from ratelimit_svc.store import MAX_CHARGES

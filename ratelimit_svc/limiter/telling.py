@@ -7,7 +7,7 @@ dynamic_metadata    what Envoy's access log may carry (`dynamic_metadata`): of p
 
 from collections.abc import Callable, Sequence
 
-from ratelimit_svc import dynamic_metadata, response_headers, verdicts
+from ratelimit_svc.limiter import dynamic_metadata, response_headers, verdicts
 from ratelimit_svc.model import Code, Plan, Verdict
 
 

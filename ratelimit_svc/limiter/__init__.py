@@ -10,31 +10,40 @@ one line, taken n at a time. No request has a task, a future or a coroutine of i
 Rules: every request is answered exactly once, in time; a take is never repeated; nothing here knows protobuf, Redis or
 HTTP. What becomes of requests is counted here, once, when a verdict is given. A denial that is remembered (`refusals`) is told
 again without asking the store, and while too many wait, or for too long, the policy answers at once.
+
+options            what an operator may tell it
+plans              what a request means; reference_keys: in whose keys it is counted; compared: what another algorithm makes of it
+waiting            who waits for the next batch, and deadlines: how long
+group_commit       one batch after the other to the store
+verdicts           what the store's grants say; telling: as bytes, with response_headers and dynamic_metadata
+unanswered         whom the store did not answer: policy, and owed, what the store is to be told when it is back
+refusals           denials that are remembered; denials: those that are logged
+comparison         how often two algorithms differ
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 
-from ratelimit_svc import plans, verdicts
-from ratelimit_svc.comparison import Comparison
-from ratelimit_svc.deadlines import Deadlines, in_steps
-from ratelimit_svc.denials import Denial, Denials
 from ratelimit_svc.errors import BadRequestError, RateLimitError
-from ratelimit_svc.group_commit import GroupCommit
+from ratelimit_svc.limiter import plans, verdicts
+from ratelimit_svc.limiter.comparison import Comparison
+from ratelimit_svc.limiter.deadlines import Deadlines, in_steps
+from ratelimit_svc.limiter.denials import Denial, Denials
+from ratelimit_svc.limiter.group_commit import GroupCommit
+from ratelimit_svc.limiter.options import Options
+from ratelimit_svc.limiter.owed import Owed
+from ratelimit_svc.limiter.policy import Policy
+from ratelimit_svc.limiter.refusals import Refusals, Remembered
+from ratelimit_svc.limiter.telling import Telling
+from ratelimit_svc.limiter.unanswered import Unanswered
+from ratelimit_svc.limiter.waiting import Answer, Waiting, WaitingLine, WaitingLines
 from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.model import BAD_KEY, Code, Grant, Plan, Request, Verdict
-from ratelimit_svc.options import Options
-from ratelimit_svc.owed import Owed
-from ratelimit_svc.policy import Policy
 from ratelimit_svc.pressure import Pressure
-from ratelimit_svc.refusals import Refusals, Remembered
 from ratelimit_svc.rules.match import RuleSet
 from ratelimit_svc.store import Store, Untaken
 from ratelimit_svc.store.memory import MemoryStore
-from ratelimit_svc.telling import Telling
-from ratelimit_svc.unanswered import Unanswered
-from ratelimit_svc.waiting import Answer, Waiting, WaitingLine, WaitingLines
 
 TIMEOUTS_KEPT = 1024
 """Callers' timeouts whose patience is remembered: Envoy's is the same with every call."""

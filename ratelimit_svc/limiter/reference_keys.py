@@ -7,21 +7,21 @@ reference implementation has no others. All other charges are counted as always,
 
 from collections.abc import Sequence
 
+from ratelimit_svc.limiter.plans import Planner
 from ratelimit_svc.model import BEGIN_AT_EPOCH, Algorithm, Charge, Descriptor, Entry, Limit, Plan, Request, Rule
-from ratelimit_svc.plans import Planner
 from ratelimit_svc.rules.match import Domain, RuleSet
 from ratelimit_svc.store.keys import reference_key
 from ratelimit_svc.windows.reference_window import base_of
 
 
 class ReferencePlanner(Planner):
-    """Finds such plans."""
+    """Makes such plans."""
 
     def plan(self, request: Request) -> Plan:
         """Return what the request means under these rules; see `Planner.plan`."""
         plan = super().plan(request)
         if plan.coalesces and len(plan.charges) > 1:
-            plan.coalesces = len({_number(charge) for charge in plan.charges}) == len(plan.charges)
+            plan.coalesces = len({_number_of(charge) for charge in plan.charges}) == len(plan.charges)
         return plan
 
     def _charge(self, domain: Domain, descriptor: Descriptor, rule: Rule, request_hits: int) -> Charge:
@@ -49,8 +49,8 @@ def not_shared(rules: RuleSet) -> list[str]:
     return [rule.id for rule in rules.rules if rule.limit is not None and not is_shared(rule.limit)]
 
 
-def _number(charge: Charge) -> bytes:
-    """Return what tells charges apart that may meet in one number: those of different periods may, where their windows begin together."""
+def _number_of(charge: Charge) -> bytes:
+    """Return what names the number that a charge counts in. Different periods share one where their windows begin together."""
     return base_of(charge.key) if charge.algorithm is Algorithm.REFERENCE_WINDOW else charge.key
 
 

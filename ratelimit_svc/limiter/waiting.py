@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from ratelimit_svc.errors import RateLimitError
+from ratelimit_svc.limiter.owed import Debt
 from ratelimit_svc.model import Plan
-from ratelimit_svc.owed import Debt
 from ratelimit_svc.store import MAX_CHARGES, MAX_LINES
 
 MAX_REQUESTS = 1_000
