@@ -73,12 +73,22 @@ class ReferenceCounts:
     Args:
         near_limit_ratio: where "near the limit" begins (NEAR_LIMIT_RATIO).
         local_cache: whether what is denied from memory is told apart (LOCAL_CACHE_SIZE_IN_BYTES).
+        most_keys: of rules as they are configured.
+        most_callers_keys: of those that callers choose.
     """
 
-    def __init__(self, *, near_limit_ratio: float = 0.8, local_cache: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        near_limit_ratio: float = 0.8,
+        local_cache: bool = False,
+        most_keys: int = MOST_KEYS,
+        most_callers_keys: int = MOST_CALLERS_KEYS,
+    ) -> None:
         self._near = lru_cache(4096)(lambda limit: near_limit(limit, near_limit_ratio))
         self.local_cache = local_cache
         self.keys: dict[str, KeyCounts] = {}
+        self._most_keys, self._most_callers_keys = most_keys, most_callers_keys
         self._callers = 0
         """How many of these were chosen by callers."""
         self.times = Times()
@@ -120,10 +130,10 @@ class ReferenceCounts:
         if (counts := self.keys.get(key)) is not None:
             return counts
         if callers:
-            if self._callers >= MOST_CALLERS_KEYS or len(key) > LONGEST_KEY:
+            if self._callers >= self._most_callers_keys or len(key) > LONGEST_KEY:
                 return self._at(instead, _OTHERS)
             self._callers += 1
-        elif len(self.keys) - self._callers >= MOST_KEYS:
+        elif len(self.keys) - self._callers >= self._most_keys:
             return self.keys.setdefault(instead, KeyCounts())
         return self.keys.setdefault(key, KeyCounts())
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ratelimit_svc.errors import RateLimitError
 from ratelimit_svc.limiter import Limiter
-from ratelimit_svc.metrics import Metrics, reference
+from ratelimit_svc.metrics import Metrics
 from ratelimit_svc.metrics.reference import LONGEST_KEY, KeyCounts, ReferenceCounts, near_limit
 from ratelimit_svc.metrics.stats import Counter, stats
 from ratelimit_svc.model import Algorithm, Charge, Grant, Limit, Line, Outcome, Plan, Role, Rule, Unit
@@ -208,10 +208,9 @@ async def test_no_line_can_be_smuggled_in() -> None:
     assert set(await counted(limiter)) == {"shop.detailed_1_c___1", "shop.detailed_1_c___2"}
 
 
-async def test_keys_are_bounded_whatever_callers_send(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_keys_are_bounded_whatever_callers_send() -> None:
     """Values, limits brought along and unknown domains: beyond their number the rule's own key counts, or one for all others."""
-    monkeypatch.setattr(reference, "MOST_CALLERS_KEYS", 50)
-    limiter = limiter_of()
+    limiter = limiter_of(counts=ReferenceCounts(most_callers_keys=50))
     asked = [f"own=x{n} own 5 day" for n in range(200)]
     found = await counted(
         limiter, *asked, *(f"day=x{n} own 5 day" for n in range(100)), *(f"@no{n} a=b" for n in range(100))
@@ -220,16 +219,20 @@ async def test_keys_are_bounded_whatever_callers_send(monkeypatch: pytest.Monkey
     assert found["shop.other"] == "total 150 within 150"
     assert found["shop.day"] == "total 100 within 100"
     assert found["other"] == "unknown 100"
-    monkeypatch.setattr(reference, "MOST_CALLERS_KEYS", 60)  # there is room again, but not for a key that long
-    found = await counted(limiter, "day=1", "tight=1", f"detailed={'x' * LONGEST_KEY}")
-    assert found["shop.tight"] == found["shop.detailed_1"] == "total 1 within 1"
-    assert len(found) == 50 + 6
+    found = await counted(limiter, "tight=1")  # rules have room of their own
+    assert (found["shop.tight"], len(found)) == ("total 1 within 1", 50 + 4)
 
 
-async def test_keys_of_rules_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_that_callers_make_very_long_is_none() -> None:
+    """Also while there is room: the rule's own key counts."""
+    found = await counted(limiter_of(), f"detailed={'x' * LONGEST_KEY}")
+    assert found == dict.fromkeys(("shop.detailed_1", "shop.detailed_2"), "total 1 within 1")
+
+
+async def test_keys_of_rules_are_bounded() -> None:
     """Rules beyond the number that is counted by their keys are counted together."""
-    monkeypatch.setattr(reference, "MOST_KEYS", 2)
-    found = await counted(limiter_of(), "day=x", "tight=x", "trial=x", "quota=x")
+    limiter = limiter_of(counts=ReferenceCounts(most_keys=2))
+    found = await counted(limiter, "day=x", "tight=x", "trial=x", "quota=x")
     assert found == {
         "shop.day": "total 1 within 1",
         "shop.tight": "total 1 within 1",
