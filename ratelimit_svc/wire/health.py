@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
@@ -44,6 +45,12 @@ class Health:
             raise CallError(GrpcStatus.NOT_FOUND, f"unknown service {service}")
         yield health_pb2.HealthCheckResponse(status=self._status).SerializeToString()
 
+    async def list(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """Answer with the status now of every name that may be asked for."""
+        _request(health_pb2.HealthListRequest, await only(requests))
+        status = health_pb2.HealthCheckResponse(status=self._status)
+        yield health_pb2.HealthListResponse(statuses=dict.fromkeys(NAMES, status)).SerializeToString()
+
     async def watch(self, requests: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
         """Answer with the status now, and with each one that follows."""
         known = _service(await only(requests)) in NAMES
@@ -63,7 +70,11 @@ class Health:
 
 
 def _service(data: bytes) -> str:
+    return str(_request(health_pb2.HealthCheckRequest, data).service)
+
+
+def _request(kind: Any, data: bytes) -> Any:
     try:
-        return str(health_pb2.HealthCheckRequest.FromString(data).service)
+        return kind.FromString(data)
     except DecodeError as error:
         raise CallError(GrpcStatus.INTERNAL, f"grpc: error unmarshalling request: {error}") from error

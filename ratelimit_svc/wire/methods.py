@@ -14,6 +14,7 @@ def methods(watched: health.Health) -> Mapping[str, Method]:
     info = reflection.describing((rls.SERVICE, health.SERVICE, reflection.SERVICE))
     return {
         f"/{health.SERVICE}/Check": watched.check,
+        f"/{health.SERVICE}/List": watched.list,
         f"/{health.SERVICE}/Watch": watched.watch,
         f"/{reflection.SERVICE}/ServerReflectionInfo": info,
         f"/{reflection.SERVICE_V1}/ServerReflectionInfo": info,

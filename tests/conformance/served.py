@@ -28,7 +28,7 @@ from tests.limiting import RULES, Recording
 OK, OVER_LIMIT = rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT
 
 SHOULD_RATE_LIMIT = f"/{rls.SERVICE}/{rls.METHOD}"
-CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
+CHECK, LIST, WATCH = (f"/grpc.health.v1.Health/{method}" for method in ("Check", "List", "Watch"))
 ECHO, FAIL, BREAK, POUR, HANG = (
     "/test.Test/Echo",
     "/test.Test/Fail",

@@ -8,13 +8,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from ratelimit_svc.wire import rls
 from ratelimit_svc.wire.health import NAMES
 from tests.conformance.frames import framed, reply_to
-from tests.conformance.served import CHECK, WATCH
+from tests.conformance.served import CHECK, LIST, WATCH
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def test_health_follows_readiness_under_every_name(served):
-    """SERVING when ready and NOT_SERVING when not, for whoever asks or watches; unknown names are NOT_FOUND."""
+    """SERVING when ready and NOT_SERVING when not, for whoever asks, lists or watches; unknown names are NOT_FOUND."""
     health = health_pb2_grpc.HealthStub(served.channel)
     watch = health.Watch(health_pb2.HealthCheckRequest(service="ratelimit"))
     seen = [(await watch.read()).status]
@@ -23,6 +23,8 @@ async def test_health_follows_readiness_under_every_name(served):
         for name in NAMES:
             status = (await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)).status
             assert status == (SERVING if ready else NOT_SERVING)
+        statuses = (await health.List(health_pb2.HealthListRequest(), timeout=5)).statuses
+        assert {name: each.status for name, each in statuses.items()} == dict.fromkeys(NAMES, status)
     seen.append((await watch.read()).status)
     watch.cancel()
     assert seen == [SERVING, NOT_SERVING]
@@ -39,7 +41,7 @@ async def test_a_watch_of_an_unknown_name_is_told_so_and_goes_on(served):
     watch.cancel()
 
 
-@pytest.mark.parametrize("path", [CHECK, WATCH])
+@pytest.mark.parametrize("path", [CHECK, LIST, WATCH])
 async def test_health_of_bytes_that_are_none(served, path):
     """INTERNAL, as for rate-limit calls."""
     reply = await reply_to(served.port, framed(b"\xff"), path)

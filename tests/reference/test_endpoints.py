@@ -184,13 +184,14 @@ async def test_grpc_health_of_an_unknown_service(served):
     assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_grpc_health_has_no_list(served):
-    """Differs: the reference's library answers the protocol's newest method, too."""
+async def test_grpc_health_lists_its_names(served):
+    """Each with its status (differs: the service's own name is one of them)."""
     async with grpc.aio.insecure_channel(served.replica.address) as channel:
-        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/List")
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await method(b"", timeout=10)
-    assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        listed = await health_pb2_grpc.HealthStub(channel).List(health_pb2.HealthListRequest(), timeout=10)
+    names = ("", "ratelimit", "envoy.service.ratelimit.v3.RateLimitService")
+    assert {name: each.status for name, each in listed.statuses.items()} == dict.fromkeys(
+        names, health_pb2.HealthCheckResponse.SERVING
+    )
 
 
 async def test_without_a_configuration_it_is_not_healthy(tmp_path):
