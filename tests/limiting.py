@@ -10,7 +10,7 @@ from ratelimit_svc.limiter import Limiter, verdicts
 from ratelimit_svc.limiter.options import Options
 from ratelimit_svc.limiter.waiting import Waiting
 from ratelimit_svc.metrics import Metrics
-from ratelimit_svc.model import Entry, Grant, Line, Rule, Unit, Verdict
+from ratelimit_svc.model import Algorithm, Entry, Grant, Limit, Line, Overdraft, Role, Rule, Unit, Verdict
 from ratelimit_svc.rules.files import RuleFile
 from ratelimit_svc.rules.load import load
 from ratelimit_svc.rules.match import Domain, Node, RuleSet
@@ -62,6 +62,14 @@ class Recording:
 def as_it_is(verdict: Verdict, later: int = 0, hits: Sequence[int] = ()) -> Any:
     """Hand verdicts through where bytes are expected: these tests look at values."""
     return verdicts.earlier(verdict, later, hits) if later else verdict
+
+
+FIVE = Limit(5, Unit.MINUTE)
+
+
+def rule(place: int, limit: Limit | None = FIVE, **others: Any) -> Rule:
+    """A rule made by hand, of the key d0, d1 …"""
+    return Rule(f"shop/d{place}", limit, **others)
 
 
 def rules_of(*descriptors: Sequence[Rule], tenant: str | None = None, domain: str = "shop", **others) -> RuleSet:
@@ -152,6 +160,52 @@ def sends(*descriptors: str) -> bytes:
             descriptor.limit.requests_per_unit = int(found["own"])
             descriptor.limit.unit = Unit.MINUTE  # type: ignore[assignment] # the same numbers, by model.Unit's contract
     return message.SerializeToString()
+
+
+ALL_SORTS = rules_of(
+    (rule(0),),
+    (rule(1, Limit(9, Unit.MINUTE)),),
+    (rule(2, Limit(3, Unit.MINUTE), role=Role.QUOTA),),
+    (rule(3, role=Role.QUOTA),),
+    (rule(4, Limit(3, Unit.MINUTE), role=Role.SHADOW),),
+    (
+        rule(5, Limit(8, Unit.HOUR), overdraft=Overdraft.NEVER),
+        rule(5, Limit(6, Unit.MINUTE, algorithm=Algorithm.FIXED_WINDOW), overdraft=Overdraft.NEVER),
+        rule(5, Limit(4, Unit.SECOND, algorithm=Algorithm.TOKEN_BUCKET, burst=7), overdraft=Overdraft.NEVER),
+    ),
+    (rule(6, overdraft=Overdraft.ALWAYS),),
+    (rule(7, Limit(40, Unit.MINUTE, algorithm=Algorithm.TOKEN_BUCKET)),),
+)
+"""Gates, quotas, a shadow, several limits on a descriptor, a budget, a bucket."""
+
+EVERY_KIND = (
+    sends("d0 1"),
+    sends("d0 2"),
+    sends("d0 check"),
+    sends("d0 3"),
+    sends("d0 refund 2"),
+    sends("d0 1 of own 7"),
+    sends("d1 check"),
+    sends("d1 4"),
+    sends("d1 1", "d0 1"),
+    sends("d1 7", "d7 3"),
+    sends("d2 1", "d3 1"),
+    sends("d2 2", "d3 check", "d0 1"),
+    sends("d3 refund 1", "d2 3"),
+    sends("d4 2", "d0 1"),
+    sends("d5 1"),
+    sends("d5 1", "d7 1"),
+    sends("d5 3", "d5 1"),
+    sends("d5 refund 2"),
+    sends("d5 check"),
+    sends("d6 4"),
+    sends("d6 check", "d7 1"),
+    sends("d6 3", "d0 2"),
+    sends("d7 4"),
+    sends("d7 9"),
+    sends("d7 refund 5", "d1 2"),
+)
+"""Requests of rules like these."""
 
 
 class Answers:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ratelimit_svc.model import Algorithm, Code, Limit, Overdraft, Role, Rule, Unit, Verdict
+from ratelimit_svc.model import Algorithm, Code, Verdict
 from ratelimit_svc.store import MAX_CHARGES, MAX_LINES
 from ratelimit_svc.store.memory import MemoryStore
 from tests.histories import MINUTE, SECOND
-from tests.limiting import Answers, asks, make, rules_of, send_all, sends, settled, tell
+from tests.limiting import ALL_SORTS, EVERY_KIND, Answers, asks, make, send_all, settled, tell
 
 KINDS = (
     asks("tenant=a"),
@@ -50,52 +50,6 @@ async def test_coalescing_equals_one_after_another(store, clock, waves):
     alone = make(MemoryStore(clock))
     for data, verdict in told:
         assert await tell(alone, data) == verdict
-
-
-def rule(number: int, limit: Limit, **others: Any) -> Rule:
-    return Rule(f"shop/d{number}", limit, **others)
-
-
-FIVE = Limit(5, Unit.MINUTE)
-ALL_SORTS = rules_of(
-    (rule(0, FIVE),),
-    (rule(1, Limit(9, Unit.MINUTE)),),
-    (rule(2, Limit(3, Unit.MINUTE), role=Role.QUOTA),),
-    (rule(3, FIVE, role=Role.QUOTA),),
-    (rule(4, Limit(3, Unit.MINUTE), role=Role.SHADOW),),
-    (
-        rule(5, Limit(8, Unit.HOUR), overdraft=Overdraft.NEVER),
-        rule(5, Limit(6, Unit.MINUTE, algorithm=Algorithm.FIXED_WINDOW), overdraft=Overdraft.NEVER),
-        rule(5, Limit(4, Unit.SECOND, algorithm=Algorithm.TOKEN_BUCKET, burst=7), overdraft=Overdraft.NEVER),
-    ),
-    (rule(6, FIVE, overdraft=Overdraft.ALWAYS),),
-    (rule(7, Limit(40, Unit.MINUTE, algorithm=Algorithm.TOKEN_BUCKET)),),
-)
-EVERY_KIND = (
-    sends("d0 1"),
-    sends("d0 2"),
-    sends("d0 check"),
-    sends("d0 refund 2"),
-    sends("d0 1 of own 7"),
-    sends("d1 check"),
-    sends("d1 4"),
-    sends("d1 1", "d0 1"),
-    sends("d1 7", "d7 3"),
-    sends("d2 1", "d3 1"),
-    sends("d2 2", "d3 check", "d0 1"),
-    sends("d3 refund 1", "d2 3"),
-    sends("d4 2", "d0 1"),
-    sends("d5 1"),
-    sends("d5 1", "d7 1"),
-    sends("d5 3", "d5 1"),
-    sends("d5 refund 2"),
-    sends("d5 check"),
-    sends("d6 4"),
-    sends("d6 check", "d7 1"),
-    sends("d6 3", "d0 2"),
-    sends("d7 9"),
-    sends("d7 refund 5", "d1 2"),
-)
 
 
 EXAMPLES = count()

@@ -24,7 +24,7 @@ from ratelimit_svc.store.redis.spread import SpreadStore
 from ratelimit_svc.windows.batch import Window
 from ratelimit_svc.wire import rls
 from tests.histories import MINUTE, SECOND, START
-from tests.limiting import asks, make, rules_of, send_all, sends, tell
+from tests.limiting import EVERY_KIND, asks, make, rules_of, send_all, sends, tell
 from tests.test_twins import fields_of
 from tests.waiting import until
 
@@ -71,38 +71,12 @@ def compared(*, enforce: bool = False, compare: bool = True, tenant: str | None 
     )
 
 
-REQUESTS = (
-    sends("d0 1"),
-    sends("d0 2"),
-    sends("d0 check"),
-    sends("d0 3"),
-    sends("d0 refund 2"),
-    sends("d0 1 of own 7"),
-    sends("d1 check"),
-    sends("d1 4"),
-    sends("d1 1", "d0 1"),
-    sends("d1 7", "d7 3"),
-    sends("d2 1", "d3 1"),
-    sends("d2 2", "d3 check", "d0 1"),
-    sends("d3 refund 1", "d2 3"),
-    sends("d4 2", "d0 1"),
-    sends("d5 1"),
-    sends("d5 1", "d7 1"),
-    sends("d5 3", "d5 1"),
-    sends("d5 refund 2"),
-    sends("d5 check"),
-    sends("d6 4"),
-    sends("d6 check", "d7 1"),
-    sends("d6 3", "d0 2"),
-    sends("d7 4"),
-    sends("d7 refund 5", "d1 2"),
-)
 GATES = (sends("d0 1"), sends("d0 2"), sends("d1 1"), sends("d1 3", "d0 1"), sends("d7 4"), sends("d7 1", "d1 1"))
 """Of these a Cluster tells what one script tells, although they may be in several slots."""
 
 WAVES = st.lists(
     st.tuples(
-        st.lists(st.sampled_from(REQUESTS), min_size=1, max_size=12),
+        st.lists(st.sampled_from(EVERY_KIND), min_size=1, max_size=12),
         st.sampled_from([0, SECOND, 7 * SECOND, 29 * SECOND, 31 * SECOND, MINUTE, 2 * MINUTE + 1]),
     ),
     min_size=1,
@@ -136,7 +110,7 @@ def planned(rules: RuleSet, data: bytes) -> Plan:
 def names_beside() -> dict[bytes, bytes]:
     """By the key of each window that an algorithm has where it decides: where it counts if it is compared."""
     found: dict[bytes, bytes] = {}
-    for data in REQUESTS:
+    for data in EVERY_KIND:
         beside = planned(compared(), data).compared
         assert beside is not None
         alone = planned(compared(enforce=True), data)

@@ -24,13 +24,9 @@ from ratelimit_svc.model import (
 )
 from ratelimit_svc.pb.envoy.service.ratelimit.v3.rls_pb2 import RateLimitResponse
 from ratelimit_svc.wire import rls
-from tests.limiting import make, rules_of, sends, tell
+from tests.limiting import FIVE, make, rule, rules_of, sends, tell
 
-FIVE, NINE = Limit(5, Unit.MINUTE), Limit(9, Unit.HOUR)
-
-
-def rule(place: int, limit: Limit | None = FIVE, **others: Any) -> Rule:
-    return Rule(f"shop/d{place}", limit, **others)
+NINE = Limit(9, Unit.HOUR)
 
 
 async def told(store, rules, *asked: str, times: int = 1) -> dict[str, Any]:

@@ -12,23 +12,31 @@ from hypothesis import strategies as st
 from ratelimit_svc.limiter import Limiter
 from ratelimit_svc.limiter.plans import Planner
 from ratelimit_svc.limiter.refusals import DENIAL_BYTES, EXPIRED_AT_ONCE, Refusals, most_in
-from ratelimit_svc.model import Algorithm, Code, Grant, Limit, Outcome, Overdraft, Plan, Role, Rule, Unit, Verdict
+from ratelimit_svc.model import Algorithm, Code, Grant, Limit, Outcome, Overdraft, Plan, Role, Unit, Verdict
 from ratelimit_svc.store.memory import MemoryStore
 from ratelimit_svc.store.redis import RedisStore
 from ratelimit_svc.wire import rls
 from tests.conftest import Clock
 from tests.histories import MINUTE, SECOND, START
-from tests.limiting import Answers, Recording, asks, make, rules_of, sends, settled, submit, tell
-from tests.test_coalescing import ALL_SORTS, EVERY_KIND
+from tests.limiting import (
+    ALL_SORTS,
+    EVERY_KIND,
+    FIVE,
+    Answers,
+    Recording,
+    asks,
+    make,
+    rule,
+    rules_of,
+    sends,
+    settled,
+    submit,
+    tell,
+)
 from tests.waiting import until
 
 MILLISECOND = SECOND // 1000
-FIVE = Limit(5, Unit.MINUTE)
 BUCKET = Limit(10, Unit.SECOND, algorithm=Algorithm.TOKEN_BUCKET)
-
-
-def rule(number: int, limit: Limit, **others: Any) -> Rule:
-    return Rule(f"shop/d{number}", limit, **others)
 
 
 RULES = rules_of(

@@ -2,16 +2,12 @@
 
 import pytest
 
-from ratelimit_svc.model import Limit, OnStoreFailure, Overdraft, Role, Rule, Unit
-from tests.limiting import Answers, make, rules_of, sends, tell
+from ratelimit_svc.model import Limit, OnStoreFailure, Overdraft, Role, Unit
+from tests.limiting import Answers, make, rule, rules_of, sends, tell
 from tests.waiting import until
 
 NAMES = "limit", "remaining", "reset"
-FIVE, NINE = Limit(5, Unit.MINUTE), Limit(9, Unit.HOUR)
-
-
-def rule(place: int, limit: Limit | None = FIVE, **others) -> Rule:
-    return Rule(f"shop/d{place}", limit, **others)
+NINE = Limit(9, Unit.HOUR)
 
 
 def shown(verdict) -> tuple[int, ...]:
