@@ -39,7 +39,7 @@ ECHO, FAIL, BREAK, POUR, HANG = (
 
 MAX_MESSAGE_BYTES = 100_000
 CHUNK, CHUNKS = b"x" * 65_000, 300
-"""What POUR answers with: more than any window or buffer on the way holds."""
+"""What POUR answers with: each nearly fills the window that a stream has at first."""
 
 
 def asks(tenant: str = "a", hits: int = 0) -> rls_pb2.RateLimitRequest:
